@@ -1,0 +1,72 @@
+//! What an operation is, as the engine sees it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use io_uring::squeue::Entry;
+
+/// A file, socket or directory that an operation works on. The operation keeps it open.
+///
+/// Anything that has a descriptor will do: `Arc::new(std::fs::File::open(path)?)`, or the
+/// `Arc<TcpStream>` through which the program itself reads.
+pub type Fd = Arc<dyn AsFd + Send + Sync>;
+
+/// One operation: the ways in which it can be done, side by side.
+///
+/// The engine drives it: [`advance`](Operation::advance) first, then whatever the returned [`Step`]
+/// asks for, until that is [`Step::Done`]. It calls nothing else, so an operation knows no engine and no
+/// backend, and a chain of operations is an operation itself.
+pub(crate) trait Operation: Send {
+    /// Goes on as far as that is possible without blocking. Called by the waiting thread: at the
+    /// beginning, and again when what [`Step::Writable`] asked for has come true.
+    fn advance(&mut self) -> Step;
+
+    /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything
+    /// that it points to stays where it is until `complete`: the engine does not move the operation
+    /// meanwhile (it is boxed), and calls nothing else on it.
+    fn encode(&mut self) -> Option<Entry>;
+
+    /// The same by a blocking call, on a thread of the pool. Retries EINTR itself.
+    fn run(&mut self) -> Outcome;
+
+    /// What `Step::Run` asked for has been done, by either way, with this outcome.
+    fn complete(&mut self, outcome: Outcome) -> Step;
+
+    /// The operation is to end early, for this reason (cancelled, or past its deadline), at a point
+    /// where nothing of it is with a backend. What must be cleaned up is cleaned up by the steps that
+    /// follow; they end in `Done`.
+    fn abort(&mut self, reason: io::Error) -> Step {
+        Step::Done(Err(reason))
+    }
+
+    /// The socket that the operation writes to. Operations on one socket are done one after another,
+    /// in the order of submission; [`Step::Writable`] waits for this one.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// What an operation wants next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing more: this is the result.
+    Done(io::Result<u64>),
+    /// To be encoded for the ring, or run on a thread, and then completed.
+    Run,
+    /// To be advanced again once its socket takes data.
+    Writable,
+}
+
+/// The kernel's answer to one call: the raw result of the ring, or of a system call, made typed once.
+pub(crate) type Outcome = Result<u32, Errno>;
+
+/// An error number of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) i32);
+
+impl From<Errno> for io::Error {
+    fn from(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.0)
+    }
+}

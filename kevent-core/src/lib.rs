@@ -1,0 +1,44 @@
+//! One event queue for a Linux program.
+//!
+//! > Every source is a file descriptor that says "I have something", and a `drain` that puts it in
+//! > the ring.
+//!
+//! A [`Queue`] has one place where it sleeps, one bounded ring of the user's own events, and any
+//! number of sources. Those that need nothing but the kernel are here: [`UserEvents`]. The crates
+//! kevent-net, kevent-fs and kevent-aio bring sockets, file-system watches and
+//! asynchronous I/O, in the same way in which anybody brings a source: by the trait [`Source`].
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "kevent makes one whole of what Linux has (epoll, timerfd, pidfd, io_uring): it runs on Linux only"
+);
+
+mod poll;
+mod queue;
+mod ring;
+mod sink;
+mod source;
+mod sources;
+mod sys;
+mod table;
+pub mod testing;
+mod token;
+#[cfg(feature = "tokio")]
+mod tokio;
+mod wait;
+mod waiter;
+mod waker;
+
+pub use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
+pub use crate::queue::{Queue, SourceError, SourceId, Stats};
+pub use crate::sink::{Full, Sink};
+pub use crate::source::{Due, Source};
+pub use crate::sources::user::{PostError, Poster, UserEvents};
+pub use crate::table::Table;
+pub use crate::token::Token;
+#[cfg(feature = "tokio")]
+pub use crate::tokio::AsyncQueue;
+pub use crate::wait::Wait;
+pub use crate::waker::Waker;

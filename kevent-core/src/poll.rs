@@ -1,0 +1,315 @@
+//! What a source may ask of the queue's poll set.
+
+use std::fmt;
+use std::io;
+use std::ops::{BitOr, BitOrAssign};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use polling::{Event, PollMode, Poller};
+
+use crate::sys::epoll::{self, Change};
+use crate::token::Token;
+use crate::waker::Waker;
+
+/// What to be told of a file descriptor. Hang-up and errors are always told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Interest(u32);
+
+impl Interest {
+    /// Nothing but hang-up and errors.
+    pub const NONE: Interest = Interest(0);
+    /// There is something to read.
+    pub const READABLE: Interest = Interest(epoll::IN);
+    /// There is room to write.
+    pub const WRITABLE: Interest = Interest(epoll::OUT);
+    /// There is urgent data, or another exceptional condition of the file (see `POLLPRI` in
+    /// poll(2)).
+    pub const PRIORITY: Interest = Interest(epoll::PRI);
+    /// The peer has closed its writing side.
+    pub const HALF_CLOSE: Interest = Interest(epoll::RDHUP);
+
+    /// Whether all of `other` is asked for.
+    #[must_use]
+    pub fn contains(self, other: Interest) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl BitOr for Interest {
+    type Output = Interest;
+    fn bitor(self, other: Interest) -> Interest {
+        Interest(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&Ready(self.0), f)
+    }
+}
+
+/// When to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// As long as the condition holds.
+    Level,
+    /// When something new happens. What an event announced must be used up (until `WouldBlock`)
+    /// before the next one can be relied on.
+    Edge,
+    /// Once; then the registration is silent until it is modified.
+    OneShot,
+}
+
+/// What a file descriptor is ready for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Ready(u32);
+
+impl Ready {
+    pub(crate) fn new(bits: u32) -> Ready {
+        Ready(bits)
+    }
+
+    /// Nothing.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// There is something to read: data, a connection to accept, or the end of the stream.
+    #[must_use]
+    pub fn is_readable(self) -> bool {
+        self.0 & (epoll::IN | epoll::RDHUP | epoll::HUP | epoll::ERR) != 0
+    }
+
+    /// There is room to write, or writing will tell the error.
+    #[must_use]
+    pub fn is_writable(self) -> bool {
+        self.0 & (epoll::OUT | epoll::HUP | epoll::ERR) != 0
+    }
+
+    /// There is urgent data.
+    #[must_use]
+    pub fn is_priority(self) -> bool {
+        self.0 & epoll::PRI != 0
+    }
+
+    /// The peer has closed its writing side: what is buffered can still be read, then comes the end.
+    #[must_use]
+    pub fn is_half_closed(self) -> bool {
+        self.0 & (epoll::RDHUP | epoll::HUP) != 0
+    }
+
+    /// Both directions are closed.
+    #[must_use]
+    pub fn is_hung_up(self) -> bool {
+        self.0 & epoll::HUP != 0
+    }
+
+    /// An error is pending (`SO_ERROR` of a socket), or the reading end of a pipe is gone.
+    #[must_use]
+    pub fn is_error(self) -> bool {
+        self.0 & epoll::ERR != 0
+    }
+
+    /// The flags as epoll(7) gave them.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl BitOr for Ready {
+    type Output = Ready;
+    fn bitor(self, other: Ready) -> Ready {
+        Ready(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Ready {
+    fn bitor_assign(&mut self, other: Ready) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(u32, &str); 6] = [
+            (epoll::IN, "IN"),
+            (epoll::OUT, "OUT"),
+            (epoll::PRI, "PRI"),
+            (epoll::RDHUP, "RDHUP"),
+            (epoll::HUP, "HUP"),
+            (epoll::ERR, "ERR"),
+        ];
+        let names = NAMES.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| *name);
+        f.write_str(&names.collect::<Vec<_>>().join("|"))
+    }
+}
+
+/// Under which name a source finds its own file descriptor again, in [`Source::ready`].
+///
+/// A source with one descriptor uses the default; one with many uses the registrations' tokens, and
+/// [`Table::find`] on the way back.
+///
+/// [`Source::ready`]: crate::Source::ready
+/// [`Table::find`]: crate::Table::find
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PollKey {
+    pub(crate) slot: u32,
+    /// The low half of the token's generation. The kernel carries 64 bits for us and the source's
+    /// number needs 16 of them. It only has to tell an fd that was closed behind our back, and
+    /// still speaks through a duplicate, from the slot's next tenant.
+    pub(crate) generation: u16,
+}
+
+impl From<Token> for PollKey {
+    fn from(token: Token) -> PollKey {
+        PollKey { slot: token.slot(), generation: token.generation() as u16 }
+    }
+}
+
+/// One source's share of the queue's epoll set. A source gets it when it is attached.
+///
+/// All sources share one set: so waiting is one system call, however many descriptors there are.
+#[derive(Clone)]
+pub struct PollSet {
+    poller: Arc<Poller>,
+    waker: Waker,
+    source: u16,
+}
+
+impl PollSet {
+    pub(crate) fn new(poller: Arc<Poller>, waker: Waker, source: u16) -> PollSet {
+        PollSet { poller, waker, source }
+    }
+
+    /// Adds `fd`.
+    ///
+    /// The set does not keep `fd` open. When its last descriptor is closed the kernel drops it from
+    /// the set, without a word.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` when the set has it, also for another source: epoll takes a file once.
+    /// `PermissionDenied` for what epoll does not take: regular files and directories.
+    ///
+    /// Source: epoll_ctl(2).
+    pub fn add(
+        &self,
+        fd: BorrowedFd<'_>,
+        key: PollKey,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        let data = self.pack(key);
+        match plain(interest, trigger, data) {
+            Some((event, mode)) => epoll::add(&self.poller, fd, event, mode),
+            None => epoll::control(&self.poller, Change::Add, fd, flags(interest, trigger), data),
+        }
+    }
+
+    /// Adds `fd` so that, of several sets that wait for it, one is woken and not all: for a listener
+    /// that several threads share.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](PollSet::add).
+    ///
+    /// Source: `EPOLLEXCLUSIVE` in epoll_ctl(2).
+    pub fn add_exclusive(
+        &self,
+        fd: BorrowedFd<'_>,
+        key: PollKey,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        // The kernel takes EXCLUSIVE with IN, OUT and ET only.
+        let allowed = epoll::IN | epoll::OUT | epoll::ET;
+        let flags = flags(interest, trigger) & allowed | epoll::EXCLUSIVE;
+        epoll::control(&self.poller, Change::Add, fd, flags, self.pack(key))
+    }
+
+    /// Changes what is asked of `fd`, which is in the set. What is ready already is told again.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when `fd` is not in the set.
+    pub fn modify(
+        &self,
+        fd: BorrowedFd<'_>,
+        key: PollKey,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        let data = self.pack(key);
+        match plain(interest, trigger, data) {
+            Some((event, mode)) => self.poller.modify_with_mode(fd, event, mode),
+            None => {
+                epoll::control(&self.poller, Change::Modify, fd, flags(interest, trigger), data)
+            }
+        }
+    }
+
+    /// Takes `fd` out of the set.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when `fd` is not in the set.
+    pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.poller.delete(fd)
+    }
+
+    /// What wakes the queue from another thread.
+    #[must_use]
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    fn pack(&self, key: PollKey) -> u64 {
+        u64::from(self.source) << 48 | u64::from(key.generation) << 32 | u64::from(key.slot)
+    }
+}
+
+impl fmt::Debug for PollSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollSet")
+            .field("epoll", &self.poller.as_fd())
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`PollSet::pack`] packed.
+pub(crate) fn unpack(data: u64) -> (u16, PollKey) {
+    ((data >> 48) as u16, PollKey { slot: data as u32, generation: (data >> 32) as u16 })
+}
+
+/// How to say it through `polling`, where that can: it has no word for `RDHUP`, always asks for
+/// `PRI` with `IN`, and keeps one key for itself, which no source number reaches.
+fn plain(interest: Interest, trigger: Trigger, data: u64) -> Option<(Event, PollMode)> {
+    let event = match interest.0 {
+        epoll::IN => Event::readable(data as usize),
+        epoll::OUT => Event::writable(data as usize),
+        _ => return None,
+    };
+    let mode = match trigger {
+        Trigger::Level => PollMode::Level,
+        Trigger::Edge => PollMode::Edge,
+        Trigger::OneShot => PollMode::Oneshot,
+    };
+    Some((event, mode))
+}
+
+fn flags(interest: Interest, trigger: Trigger) -> u32 {
+    interest.bits()
+        | match trigger {
+            Trigger::Level => 0,
+            Trigger::Edge => epoll::ET,
+            Trigger::OneShot => epoll::ONESHOT,
+        }
+}

@@ -1,0 +1,132 @@
+//! What a source of events is.
+
+use std::io;
+use std::time::Instant;
+
+use crate::poll::{PollKey, PollSet, Ready};
+use crate::sink::Sink;
+use crate::token::Token;
+
+/// A source of events: file descriptors that say "I have something", and a way to put it in the ring.
+///
+/// What a source offers its user (register, unregister, arm, submit) is its own business: it is
+/// reached through [`Queue`](crate::Queue)'s index. This trait is what the queue needs of it. The
+/// contract, which [`testing::Contract`](crate::testing::Contract) checks:
+///
+/// 1. A source that has nothing is silent: no descriptor of it stays readable, and
+///    [`flush`](Source::flush) does not say [`Due::Now`].
+/// 2. A source that has something says so, through a descriptor of its poll set, through `flush`, or
+///    by [`Waker::wake`](crate::Waker::wake) from whatever thread made it so.
+/// 3. [`drain`](Source::drain) pushes until it has nothing or the sink is full. What the sink gives
+///    back is kept and pushed again at the next `drain`. Nothing is lost, nothing comes twice.
+/// 4. Once a registration is removed, [`deliver`](Source::deliver) answers `false` for its token.
+/// 5. No call blocks.
+///
+/// ```
+/// use std::io;
+/// use kevent_core::{Due, PollSet, Queue, Sink, Source, Token};
+///
+/// /// Counts down to nothing: the smallest source there is.
+/// struct Countdown(u32);
+///
+/// impl Source for Countdown {
+///     type Item = u32;
+///
+///     fn attach(&mut self, _: &PollSet) -> io::Result<()> {
+///         Ok(())
+///     }
+///
+///     fn flush(&mut self) -> io::Result<Due> {
+///         Ok(if self.0 > 0 { Due::Now } else { Due::OnWake })
+///     }
+///
+///     fn drain(&mut self, sink: &mut impl Sink<u32>) -> io::Result<()> {
+///         while self.0 > 0 && sink.push(Token::SOLE, self.0).is_ok() {
+///             self.0 -= 1;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut queue = Queue::new()?;
+/// queue.attach(Countdown(3), |n| n)?;
+/// let mut counted = Vec::new();
+/// queue.wait(None)?;
+/// while let Some(n) = queue.next() {
+///     counted.push(n);
+/// }
+/// assert_eq!(counted, [3, 2, 1]);
+/// # io::Result::Ok(())
+/// ```
+pub trait Source: Send + 'static {
+    /// What it has to say.
+    type Item;
+
+    /// Called once, before anything else: put the descriptors to wait for into `poll_set`, and keep a
+    /// clone if more come later.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes it impossible to work. The source is then not attached.
+    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()>;
+
+    /// A descriptor that the source added under `key` is ready. `drain` follows, once, after all of
+    /// them were told. A source that asks the operating system in `drain` needs nothing here.
+    fn ready(&mut self, key: PollKey, ready: Ready) {
+        let _ = (key, ready);
+    }
+
+    /// The queue is about to sleep, or at least to look around: hand over what is batched, and say
+    /// when there will be something. Called on every turn, so it should cost next to nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the source can no longer work; bad news about one registration is an event instead.
+    fn flush(&mut self) -> io::Result<Due> {
+        Ok(Due::OnWake)
+    }
+
+    /// Moves what the source has into the ring, until there is no more or the sink is full.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Source::flush).
+    fn drain(&mut self, sink: &mut impl Sink<Self::Item>) -> io::Result<()>;
+
+    /// An event of the registration `token` is about to be handed to the user. `false` keeps it from
+    /// him: the registration is gone, or what the event says is no longer true. A one-shot
+    /// registration ends here, and not when its event went into the ring, so that removing it in
+    /// between still takes the event back.
+    fn deliver(&mut self, token: Token) -> bool {
+        let _ = token;
+        true
+    }
+
+    /// The source leaves the queue: take descriptors that belong to somebody else out of the poll
+    /// set. Its own leave when they are closed.
+    fn detach(&mut self) {}
+}
+
+/// When a source will have something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It has something.
+    Now,
+    /// At that time, or before, when a descriptor of it gets ready or it wakes the queue.
+    At(Instant),
+    /// When a descriptor of it gets ready or it wakes the queue.
+    OnWake,
+}
+
+impl Due {
+    /// The earlier of the two.
+    #[must_use]
+    pub fn or_sooner(self, other: Due) -> Due {
+        match (self, other) {
+            (Due::Now, _) | (_, Due::Now) => Due::Now,
+            (Due::At(a), Due::At(b)) => Due::At(a.min(b)),
+            (Due::At(a), Due::OnWake) | (Due::OnWake, Due::At(a)) => Due::At(a),
+            (Due::OnWake, Due::OnWake) => Due::OnWake,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The sources that need nothing but the kernel, one file each.
+
+pub(crate) mod user;

@@ -1,0 +1,97 @@
+//! Waking the queue from elsewhere.
+//!
+//! One eventfd serves the whole queue. It is written only when the queue sleeps, and once for each
+//! sleep, however many wake it: `asleep` is the doorbell's permission to ring.
+//!
+//! The order that loses no wake-up. The waiting thread: set `asleep`, then look into every mailbox,
+//! then sleep. A waking thread: put into the mailbox, then test and clear `asleep`, and write the
+//! eventfd if it was set. Both accesses to `asleep` are sequentially consistent, as is the fence
+//! between store and load on the waiting side: so either the waiting thread sees the mail, or the
+//! waking one sees `asleep`.
+//!
+//! A queue whose descriptor was taken (`exported`) may be slept on by somebody else at any time.
+//! It counts as asleep whenever it is not just looking.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crate::sys::eventfd::EventFd;
+
+/// Wakes a queue from any thread. Clones wake the same queue.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    eventfd: EventFd,
+    asleep: AtomicBool,
+    exported: AtomicBool,
+}
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Waker> {
+        Ok(Waker(Arc::new(Shared {
+            eventfd: EventFd::new()?,
+            asleep: AtomicBool::new(false),
+            exported: AtomicBool::new(false),
+        })))
+    }
+
+    /// Wakes the queue if it sleeps: its waiting thread then looks at every source again.
+    ///
+    /// Put what there is to find where the source finds it *before* this call. Costs a system call
+    /// only when the queue sleeps, and then only for the first of those who wake it.
+    pub fn wake(&self) {
+        // Orders what the caller has put down before the look at `asleep`.
+        fence(Ordering::SeqCst);
+        // The load keeps the cache line shared while the queue is awake.
+        if self.0.asleep.load(Ordering::SeqCst) && self.0.asleep.swap(false, Ordering::SeqCst) {
+            self.0.eventfd.add_one();
+        }
+    }
+
+    /// For a source, when a call from the user changed what it would answer to
+    /// [`flush`](crate::Source::flush): an earlier deadline, something submitted.
+    ///
+    /// The queue asks before it sleeps, so it needs no telling. Only when its descriptor was taken,
+    /// somebody else may be about to sleep on that; then this makes it readable.
+    pub fn changed(&self) {
+        if self.is_exported() {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn fall_asleep(&self) {
+        self.0.asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn wake_up(&self) {
+        self.0.asleep.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_exported(&self) -> bool {
+        self.0.exported.load(Ordering::Relaxed)
+    }
+
+    /// From now on somebody else may sleep on the queue's descriptor. The first time, it becomes
+    /// readable, so that he lets the queue look at what was there before.
+    pub(crate) fn export(&self) {
+        if !self.0.exported.swap(true, Ordering::Relaxed) {
+            self.ring();
+        }
+    }
+
+    /// Makes the queue's descriptor readable, whoever sleeps.
+    pub(crate) fn ring(&self) {
+        self.0.eventfd.add_one();
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.eventfd.as_fd()
+    }
+}
