@@ -1,0 +1,11 @@
+//! HTTP/1.1 for static files: bytes to requests, files to heads and pages.
+//!
+//! Nothing here reads, writes, or looks at a clock: every answer follows from the arguments. The
+//! files stand in the order in which they use each other.
+
+pub mod mime;
+pub mod status;
+
+pub mod path;
+
+pub use status::Status;
