@@ -3,9 +3,12 @@
 //! Nothing here reads, writes, or looks at a clock: every answer follows from the arguments. The
 //! files stand in the order in which they use each other.
 
+mod digits;
+
 pub mod mime;
 pub mod status;
 
 pub mod path;
+pub mod range;
 
 pub use status::Status;
