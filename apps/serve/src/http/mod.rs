@@ -4,11 +4,17 @@
 //! files stand in the order in which they use each other.
 
 mod digits;
+mod html;
 
+pub mod date;
 pub mod mime;
 pub mod status;
 
 pub mod path;
 pub mod range;
+
+pub mod conditional;
+
+pub mod response;
 
 pub use status::Status;
