@@ -15,6 +15,7 @@ pub mod range;
 
 pub mod conditional;
 
+pub mod request;
 pub mod response;
 
 pub use status::Status;
