@@ -18,4 +18,6 @@ pub mod conditional;
 pub mod request;
 pub mod response;
 
+pub mod listing;
+
 pub use status::Status;
