@@ -108,6 +108,16 @@ pub enum Outcome {
 }
 
 /// Evaluates all conditions but `If-Range`, in the order of RFC 9110 section 13.2.2.
+///
+/// ```
+/// use std::time::UNIX_EPOCH;
+/// use kevent_serve::http::conditional::{Conditions, Outcome, Stamp, Validators, evaluate};
+///
+/// let validators = Validators::new(&Stamp::default(), UNIX_EPOCH);
+/// let if_none_match = Some(validators.etag().to_vec());
+/// let conditions = Conditions { if_none_match, ..Conditions::default() };
+/// assert_eq!(evaluate(&conditions, &validators), Outcome::NotModified);
+/// ```
 #[must_use]
 pub fn evaluate(conditions: &Conditions, validators: &Validators) -> Outcome {
     let modified_after = |time| validators.last_modified > time;

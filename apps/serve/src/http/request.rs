@@ -54,7 +54,8 @@ pub struct Request {
     pub keep_alive: bool,
     /// Bytes of a body follow. The server doesn't read them: it answers and closes the connection,
     /// having shut down its writing side first, or a reset may destroy the answer on its way (RFC
-    /// 9112 section 9.6).
+    /// 9112 section 9.6). A client that expects `100 Continue` first takes that answer instead of
+    /// it (RFC 9110 section 10.1.1).
     pub has_body: bool,
     /// The value of the `Range` field, for GET only: for other methods it has no meaning (RFC 9110
     /// section 14.2).

@@ -112,6 +112,19 @@ impl Head {
 }
 
 /// The head for a whole file (200). Its bytes follow, unless the context says HEAD.
+///
+/// ```
+/// use std::time::UNIX_EPOCH;
+/// use kevent_serve::http::conditional::{Stamp, Validators};
+/// use kevent_serve::http::date::http_date;
+/// use kevent_serve::http::response::{Context, File, file_head};
+///
+/// let validators = Validators::new(&Stamp::default(), UNIX_EPOCH);
+/// let file = File { content_type: "image/png", length: 10, validators: &validators };
+/// let date = http_date(UNIX_EPOCH);
+/// let head = file_head(&Context { date: &date, keep_alive: true, head_only: false }, &file);
+/// assert!(head.starts_with(b"HTTP/1.1 200 OK\r\n"));
+/// ```
 #[must_use]
 pub fn file_head(context: &Context<'_>, file: &File<'_>) -> Vec<u8> {
     let mut head = Head::new(Status::Ok, context);
