@@ -157,7 +157,7 @@ pub struct Part {
 }
 
 impl Multipart {
-    /// Lays out a body of these ranges of a file of `length` bytes.
+    /// Lays out a body of these ranges, as [`parse`] gives them, of a file of `length` bytes.
     ///
     /// `seed` makes the boundary: a number that the author of a file can't know beforehand, so that
     /// no file holds its own boundary.
@@ -178,8 +178,10 @@ impl Multipart {
         };
         let parts: Vec<Part> = ranges.iter().enumerate().map(part).collect();
         let trailer = format!("\r\n--{boundary}--\r\n").into_bytes();
-        let size = |part: &Part| part.head.len() as u64 + (part.range.end - part.range.start);
-        let content_length = parts.iter().map(size).sum::<u64>() + trailer.len() as u64;
+        let content_length = parts.iter().fold(trailer.len() as u64, |total, part| {
+            let bytes = part.range.end.saturating_sub(part.range.start);
+            total.saturating_add(part.head.len() as u64).saturating_add(bytes)
+        });
         Multipart { boundary, parts, trailer, content_length }
     }
 

@@ -79,7 +79,7 @@ pub enum Method {
 ///
 /// Looks at no more than [`MAX_HEAD`] bytes. What it returns for the start of a request other than
 /// [`Parsed::Incomplete`] it also returns once more bytes are there. A growing buffer is read anew
-/// by each call: 3 µs for the longest head, which is no more than the read that made it grow.
+/// by each call, which costs about 3 µs for the longest head.
 ///
 /// ```
 /// use kevent_serve::http::request::{Method, Parsed, parse};
