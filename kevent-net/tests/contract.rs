@@ -1,5 +1,7 @@
 //! What every source promises, over the modes in which an event comes once.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 

@@ -1,5 +1,6 @@
 //! What the tests share: a queue with a readiness source, and channels of every kind.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
 #![allow(dead_code)] // Each test binary uses its part.
 #![allow(unreachable_pub)]
 

@@ -1,5 +1,6 @@
 //! The system calls that std does not make (std::io::pipe is newer than our Rust).
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
 #![allow(unsafe_code)]
 
 use std::io;
