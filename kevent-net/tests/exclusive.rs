@@ -23,53 +23,53 @@ enum Event {
     Stop,
 }
 
-/// How often one thread was told, and whom it accepted.
-#[derive(Default)]
-struct Count {
-    told: usize,
-    accepted: Vec<SocketAddr>,
-}
-
-/// How to stop one thread, and where the system says what it does.
+/// How to stop one thread, and the folder in which the system says what it does.
 type Started = (Poster<()>, PathBuf);
 
-/// Accepts until it is told to stop. Every accepted connection is said to `report`.
+/// Accepts until it is told to stop, and says whom. Every accepted connection is said to `report`.
 fn serve(
     listener: &TcpListener,
     started: &mpsc::Sender<Started>,
     report: &mpsc::Sender<()>,
-) -> Count {
+) -> Vec<SocketAddr> {
     let mut queue = Queue::new().unwrap();
     let id = queue.attach(Readiness::new(), |_| Event::Arrived).unwrap();
     let (users, poster) = UserEvents::new();
     queue.attach(users, |()| Event::Stop).unwrap();
     queue[id].register_exclusive(listener, Interest::READABLE, 0).unwrap();
-    let state = Path::new("/proc").join(fs::read_link("/proc/thread-self").unwrap()).join("stat");
-    started.send((poster, state)).unwrap();
-    let mut count = Count::default();
+    let thread = Path::new("/proc").join(fs::read_link("/proc/thread-self").unwrap());
+    started.send((poster, thread)).unwrap();
+    let mut accepted = Vec::new();
     loop {
         queue.wait(None).unwrap();
         while let Some(event) = queue.next() {
-            match event {
-                Event::Stop => return count,
-                Event::Arrived => count.told += 1,
+            if let Event::Stop = event {
+                return accepted;
             }
             while let Some((_, peer)) = socket::accept(listener).unwrap() {
-                count.accepted.push(peer);
+                accepted.push(peer);
                 report.send(()).unwrap();
             }
         }
     }
 }
 
-/// Until the thread sleeps: an arrival that finds one awake is told to another as well.
-fn wait_until_asleep(state: &Path) {
+/// Until the thread sleeps: an arrival that finds one awake wakes another as well.
+fn wait_until_asleep(thread: &Path) {
     let deadline = Instant::now() + PATIENCE;
     // The state follows the name of the thread, which is in brackets: proc_pid_stat(5).
-    while !fs::read_to_string(state).unwrap().contains(") S ") {
+    while !fs::read_to_string(thread.join("stat")).unwrap().contains(") S ") {
         assert!(Instant::now() < deadline, "the thread goes to sleep");
         thread::yield_now();
     }
+}
+
+/// How often the thread has gone to sleep: proc_pid_status(5). The kernel drops an event that another
+/// thread has used up already, so a wake-up for nothing shows here only.
+fn sleeps(thread: &Path) -> usize {
+    let status = fs::read_to_string(thread.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
 }
 
 #[test]
@@ -86,20 +86,22 @@ fn one_arrival_wakes_one_of_two_threads() {
 
     let address = listener.local_addr().unwrap();
     let mut clients = Vec::new();
+    started.iter().for_each(|(_, thread)| wait_until_asleep(thread));
+    let before: usize = started.iter().map(|(_, thread)| sleeps(thread)).sum();
     for _ in 0..CONNECTIONS {
-        started.iter().for_each(|(_, state)| wait_until_asleep(state));
         clients.push(TcpStream::connect(address).unwrap());
         reported.recv_timeout(PATIENCE).expect("every connection is accepted");
+        started.iter().for_each(|(_, thread)| wait_until_asleep(thread));
     }
+    let woken = started.iter().map(|(_, thread)| sleeps(thread)).sum::<usize>() - before;
     for (poster, _) in started {
         poster.post(()).unwrap();
     }
-    let counts: Vec<Count> = threads.into_iter().map(|t| t.join().unwrap()).collect();
 
-    let accepted: Vec<_> = counts.iter().flat_map(|count| &count.accepted).collect();
+    let accepted: Vec<_> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
     assert_eq!(accepted.len(), CONNECTIONS);
     assert_eq!(accepted.into_iter().collect::<HashSet<_>>().len(), CONNECTIONS, "none twice");
-    let told: usize = counts.iter().map(|count| count.told).sum();
-    // Some slack for a thread that was asleep, but not yet or no longer in its wait.
-    assert!(told < CONNECTIONS * 5 / 4, "{told} were told of {CONNECTIONS} connections");
+    // Without exclusion it is two for each.
+    println!("{woken} wake-ups for {CONNECTIONS} connections");
+    assert!(woken < CONNECTIONS * 3 / 2, "{woken} wake-ups for {CONNECTIONS} connections");
 }

@@ -207,6 +207,7 @@ fn detached_source_has_nothing_in_the_set_and_serves_another_queue() {
     let mut readiness = bench.queue.detach(bench.id).unwrap();
     assert!(readiness.is_empty());
     assert!(!readiness.unregister(token));
+    bench.nothing();
     bench.sleeps();
 
     let mut other = Queue::new().unwrap();
