@@ -340,7 +340,8 @@ impl Source for Readiness {
                 take_out(&poll_set, token, registration);
             }
         }
-        self.registrations = Table::new();
+        // Not a new table: a token of today shall name nothing tomorrow either.
+        self.registrations.drain().for_each(drop);
         self.told.clear();
         self.unmute.clear();
     }

@@ -137,6 +137,35 @@ fn queue_in_a_queue_is_a_descriptor_like_others() {
 }
 
 #[test]
+fn muted_descriptor_still_wakes_who_sleeps_on_the_queue() {
+    let mut outer = Bench::new();
+    let mut inner = Bench::new();
+    let mut channel = unix();
+    inner.reads(&channel, Mode::Level, 1);
+    outer.reads(&inner.queue, Mode::Level, 2);
+    channel.write();
+    assert_eq!(outer.event().key, 2);
+    // The second look finds the event of the first undelivered.
+    inner.fill_ring();
+    inner.fill_ring();
+    for _ in 0..3 {
+        assert!(inner.queue.next().is_some(), "what nobody read is told again");
+        while inner.queue.is_empty() {
+            assert_eq!(outer.event().key, 2);
+            inner.queue.wait(Wait::poll()).unwrap();
+        }
+    }
+    inner.queue.next();
+    channel.read();
+    inner.nothing();
+    while outer.queue.wait(Wait::poll()).unwrap() > 0 {
+        outer.event();
+        inner.nothing();
+    }
+    outer.sleeps();
+}
+
+#[test]
 fn regular_file_is_refused_with_a_hint() {
     let mut bench = Bench::new();
     for path in [env!("CARGO_MANIFEST_DIR"), concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
@@ -212,7 +241,8 @@ fn detached_source_has_nothing_in_the_set_and_serves_another_queue() {
 
     let mut other = Queue::new().unwrap();
     let id = other.attach(readiness, |event| event).unwrap();
-    other[id].register(&channel.as_fd(), Interest::READABLE, Mode::Level, 2).unwrap();
+    let again = other[id].register(&channel.as_fd(), Interest::READABLE, Mode::Level, 2).unwrap();
+    assert_ne!(again, token, "a token of the queue before names nothing in this one");
     other.wait(common::PATIENCE).unwrap();
     assert_eq!(other.next().map(|event| event.key), Some(2));
 }
