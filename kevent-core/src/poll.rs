@@ -1,10 +1,11 @@
 //! What a source may ask of the queue's poll set.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::ops::{BitOr, BitOrAssign};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polling::{Event, PollMode, Poller};
 
@@ -179,13 +180,14 @@ impl From<Token> for PollKey {
 #[derive(Clone)]
 pub struct PollSet {
     poller: Arc<Poller>,
+    owners: Owners,
     waker: Waker,
     source: u16,
 }
 
 impl PollSet {
-    pub(crate) fn new(poller: Arc<Poller>, waker: Waker, source: u16) -> PollSet {
-        PollSet { poller, waker, source }
+    pub(crate) fn new(poller: Arc<Poller>, owners: Owners, waker: Waker, source: u16) -> PollSet {
+        PollSet { poller, owners, waker, source }
     }
 
     /// Adds `fd`.
@@ -207,10 +209,13 @@ impl PollSet {
         trigger: Trigger,
     ) -> io::Result<()> {
         let data = self.pack(key);
+        let mut owners = self.owners.lock();
         match plain(interest, trigger, data) {
             Some((event, mode)) => epoll::add(&self.poller, fd, event, mode),
-            None => epoll::control(&self.poller, Change::Add, fd, flags(interest, trigger), data),
-        }
+            None => self.control(Change::Add, fd.as_raw_fd(), flags(interest, trigger), data),
+        }?;
+        owners.insert(fd.as_raw_fd(), data);
+        Ok(())
     }
 
     /// Adds `fd` so that, of several sets that wait for it, one is woken and not all: for a listener
@@ -231,7 +236,11 @@ impl PollSet {
         // The kernel takes EXCLUSIVE with IN, OUT and ET only.
         let allowed = epoll::IN | epoll::OUT | epoll::ET;
         let flags = flags(interest, trigger) & allowed | epoll::EXCLUSIVE;
-        epoll::control(&self.poller, Change::Add, fd, flags, self.pack(key))
+        let data = self.pack(key);
+        let mut owners = self.owners.lock();
+        self.control(Change::Add, fd.as_raw_fd(), flags, data)?;
+        owners.insert(fd.as_raw_fd(), data);
+        Ok(())
     }
 
     /// Changes what is asked of `fd`, which is in the set. What is ready already is told again.
@@ -247,12 +256,13 @@ impl PollSet {
         trigger: Trigger,
     ) -> io::Result<()> {
         let data = self.pack(key);
+        let mut owners = self.owners.lock();
         match plain(interest, trigger, data) {
             Some((event, mode)) => self.poller.modify_with_mode(fd, event, mode),
-            None => {
-                epoll::control(&self.poller, Change::Modify, fd, flags(interest, trigger), data)
-            }
-        }
+            None => self.control(Change::Modify, fd.as_raw_fd(), flags(interest, trigger), data),
+        }?;
+        owners.insert(fd.as_raw_fd(), data);
+        Ok(())
     }
 
     /// Takes `fd` out of the set.
@@ -261,7 +271,53 @@ impl PollSet {
     ///
     /// `NotFound` when `fd` is not in the set.
     pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.poller.delete(fd)
+        let mut owners = self.owners.lock();
+        self.poller.delete(fd)?;
+        owners.remove(&fd.as_raw_fd());
+        Ok(())
+    }
+
+    /// As [`modify`](PollSet::modify), for a source that was lent a descriptor once and knows its
+    /// number only. When the descriptor was closed meanwhile nothing happens, also when the number
+    /// was given out again and is in the set for somebody else.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when what was added under `key` is not in the set as that number any more.
+    pub fn modify_raw(
+        &self,
+        fd: RawFd,
+        key: PollKey,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        let data = self.pack(key);
+        let owners = self.owners.lock();
+        if owners.get(&fd) != Some(&data) {
+            return Err(gone(fd));
+        }
+        let changed = self.control(Change::Modify, fd, flags(interest, trigger), data);
+        changed.map_err(|error| closed_is_gone(error, fd))
+    }
+
+    /// As [`delete`](PollSet::delete), for a source that was lent a descriptor once and knows its
+    /// number only; see [`modify_raw`](PollSet::modify_raw).
+    ///
+    /// # Errors
+    ///
+    /// As [`modify_raw`](PollSet::modify_raw).
+    pub fn delete_raw(&self, fd: RawFd, key: PollKey) -> io::Result<()> {
+        let mut owners = self.owners.lock();
+        if owners.get(&fd) != Some(&self.pack(key)) {
+            return Err(gone(fd));
+        }
+        owners.remove(&fd);
+        let deleted = self.control(Change::Delete, fd, 0, 0);
+        deleted.map_err(|error| closed_is_gone(error, fd))
+    }
+
+    fn control(&self, change: Change, fd: RawFd, flags: u32, data: u64) -> io::Result<()> {
+        epoll::control(&self.poller, change, fd, flags, data)
     }
 
     /// What wakes the queue from another thread.
@@ -281,6 +337,36 @@ impl fmt::Debug for PollSet {
             .field("epoll", &self.poller.as_fd())
             .field("source", &self.source)
             .finish_non_exhaustive()
+    }
+}
+
+/// Which entry of the set a number stands for: the packed key under which it was last added.
+///
+/// epoll finds an entry by number and open file together. A number that was closed and given out
+/// again names another file, and may be in the set for another source: without this record, whoever
+/// still knows the number of old would take out the entry of its new owner.
+///
+/// The lock is held during the system call, so that record and set agree.
+#[derive(Clone, Default)]
+pub(crate) struct Owners(Arc<Mutex<HashMap<RawFd, u64>>>);
+
+impl Owners {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RawFd, u64>> {
+        // No caller panics between the system call and the record of it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gone(fd: RawFd) -> io::Error {
+    let text = format!("descriptor {fd} was closed, or taken out of the queue's set");
+    io::Error::new(io::ErrorKind::NotFound, text)
+}
+
+/// For a number that is not given out at the moment epoll_ctl(2) says EBADF instead of ENOENT.
+fn closed_is_gone(error: io::Error, fd: RawFd) -> io::Error {
+    match error.raw_os_error() {
+        Some(epoll::EBADF | epoll::ENOENT) => gone(fd),
+        _ => error,
     }
 }
 
@@ -312,4 +398,67 @@ fn flags(interest: Interest, trigger: Trigger) -> u32 {
             Trigger::Edge => epoll::ET,
             Trigger::OneShot => epoll::ONESHOT,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    const KEY: PollKey = PollKey { slot: 3, generation: 7 };
+
+    /// Two sources of one queue.
+    fn two_poll_sets() -> (PollSet, PollSet) {
+        let (poller, owners) = (Arc::new(Poller::new().unwrap()), Owners::default());
+        let waker = Waker::new().unwrap();
+        let of = |n| PollSet::new(Arc::clone(&poller), owners.clone(), waker.clone(), n);
+        (of(1), of(2))
+    }
+
+    fn add(poll_set: &PollSet, fd: &impl AsFd) {
+        poll_set.add(fd.as_fd(), KEY, Interest::READABLE, Trigger::Level).unwrap();
+    }
+
+    /// Whether `fd` is in the set: deleting says so.
+    fn delete(poll_set: &PollSet, fd: &impl AsFd) -> bool {
+        poll_set.delete(fd.as_fd()).is_ok()
+    }
+
+    #[test]
+    fn raw_number_finds_the_entry_of_its_own_key() {
+        let (mine, _) = two_poll_sets();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let number = socket.as_raw_fd();
+        add(&mine, &socket);
+        mine.modify_raw(number, KEY, Interest::NONE, Trigger::OneShot).unwrap();
+        mine.delete_raw(number, KEY).unwrap();
+        let again = mine.delete_raw(number, KEY).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::NotFound);
+        assert!(!delete(&mine, &socket), "it is out of the set");
+    }
+
+    #[test]
+    fn raw_number_of_a_closed_descriptor_is_not_found() {
+        let (mine, _) = two_poll_sets();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let number = socket.as_raw_fd();
+        add(&mine, &socket);
+        drop(socket);
+        let error = mine.modify_raw(number, KEY, Interest::NONE, Trigger::Level).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn raw_number_does_not_reach_the_entry_of_another_source() {
+        let (mine, theirs) = two_poll_sets();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        // As if the number had been closed and given out again: it is in the set, but not as mine.
+        add(&theirs, &socket);
+        let number = socket.as_raw_fd();
+        let error = mine.delete_raw(number, KEY).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(mine.modify_raw(number, KEY, Interest::NONE, Trigger::Level).is_err());
+        assert!(delete(&theirs, &OwnedFd::from(socket)), "it is still in the set");
+    }
 }

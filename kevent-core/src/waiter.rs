@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use polling::Poller;
 
-use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger, unpack};
+use crate::poll::{Interest, Owners, PollKey, PollSet, Ready, Trigger, unpack};
 use crate::sys::epoll::{self, Events};
 use crate::sys::timerfd::TimerFd;
 use crate::waker::Waker;
@@ -22,6 +22,7 @@ const OWN: u16 = u16::MAX;
 /// The queue's epoll set, the eventfd that wakes it, and waiting on both.
 pub(crate) struct Waiter {
     poller: Arc<Poller>,
+    owners: Owners,
     waker: Waker,
     events: Events,
     /// Makes the queue's descriptor readable at the next deadline, for those who sleep on that.
@@ -37,6 +38,7 @@ impl Waiter {
     pub(crate) fn new() -> io::Result<Waiter> {
         let waiter = Waiter {
             poller: Arc::new(Poller::new()?),
+            owners: Owners::default(),
             waker: Waker::new()?,
             events: Events::with_capacity(EVENTS_PER_WAIT),
             alarm: None,
@@ -52,7 +54,7 @@ impl Waiter {
 
     /// The share of source number `source`.
     pub(crate) fn poll_set(&self, source: u16) -> PollSet {
-        PollSet::new(Arc::clone(&self.poller), self.waker.clone(), source)
+        PollSet::new(Arc::clone(&self.poller), self.owners.clone(), self.waker.clone(), source)
     }
 
     pub(crate) fn waker(&self) -> &Waker {

@@ -2,12 +2,13 @@
 //!
 //! # Safety
 //!
-//! Every call below passes descriptors that are borrowed, so open, and memory that it owns.
+//! Every call below passes descriptors that are borrowed, so open, and memory that it owns. The one
+//! exception, `control`, says why it may take the number of a closed one.
 
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub(crate) const ERR: u32 = libc::EPOLLERR as u32;
 pub(crate) const ET: u32 = libc::EPOLLET as u32;
 pub(crate) const ONESHOT: u32 = libc::EPOLLONESHOT as u32;
 pub(crate) const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
+
+pub(crate) const EBADF: i32 = libc::EBADF;
+pub(crate) const ENOENT: i32 = libc::ENOENT;
 
 /// Adds `fd` to the set of `poller`.
 pub(crate) fn add(
@@ -41,20 +45,25 @@ pub(crate) fn add(
 pub(crate) enum Change {
     Add = libc::EPOLL_CTL_ADD as isize,
     Modify = libc::EPOLL_CTL_MOD as isize,
+    Delete = libc::EPOLL_CTL_DEL as isize,
 }
 
 /// epoll_ctl(2) with any flags.
+///
+/// It takes a number and not a borrowed descriptor, because a set may be asked about a file that is
+/// closed already: the kernel then says EBADF or ENOENT. Whatever the number names, the file itself
+/// is not touched, only its entry in this set.
 pub(crate) fn control(
     poller: &Poller,
     change: Change,
-    fd: BorrowedFd<'_>,
+    fd: RawFd,
     flags: u32,
     data: u64,
 ) -> io::Result<()> {
     let mut event = libc::epoll_event { events: flags, u64: data };
     let epoll = poller.as_fd().as_raw_fd();
-    // SAFETY: both descriptors are open; the kernel copies `event` before it returns.
-    let done = unsafe { libc::epoll_ctl(epoll, change as i32, fd.as_raw_fd(), &raw mut event) };
+    // SAFETY: `epoll` is open; `fd` may be any number; the kernel copies `event` before it returns.
+    let done = unsafe { libc::epoll_ctl(epoll, change as i32, fd, &raw mut event) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -1,0 +1,44 @@
+//! Runs an example as a process of its own.
+
+#![allow(dead_code)] // Each test binary uses its part.
+#![allow(unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// A running example. It ends with the test.
+pub struct Running {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the example starts");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        Running { child, output }
+    }
+
+    /// The next line that it prints.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The address that follows `listening on` in its next line.
+    pub fn address(&mut self) -> SocketAddr {
+        let line = self.line();
+        let address = line.strip_prefix("listening on ");
+        address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
