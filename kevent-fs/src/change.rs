@@ -53,15 +53,17 @@ pub enum ChangeKind {
     /// What differs from what was told before comes next, and then
     /// [`Resynced`](ChangeKind::Resynced). The path is that of the registration.
     Overflow,
-    /// All that is below this directory has been told again.
+    /// All that is below this directory has been told, and is watched as far as no
+    /// [`NotCovered`](ChangeKind::NotCovered) says otherwise.
     Resynced,
     /// This directory and everything below it is not watched.
     NotCovered {
         /// Why.
         reason: Uncovered,
     },
-    /// The registered file or directory itself was removed or moved, or its file system was
-    /// unmounted. The registration has ended and this was its last change.
+    /// The registered file or directory itself was removed or moved, its file system was unmounted,
+    /// or its path was found to lead elsewhere. The registration has ended and this was its last
+    /// change.
     RootGone,
 }
 
@@ -76,7 +78,8 @@ pub enum Uncovered {
     Limit,
     /// The same directory is watched already at another place of the tree: it is mounted twice.
     Twice,
-    /// The kernel said no: no permission, a path that is too long, ...
+    /// The kernel said no: no permission, a path that is too long, ... It is tried again when the
+    /// directory is moved, and after an overflow.
     Failed(io::ErrorKind),
 }
 

@@ -96,8 +96,8 @@ impl Work<'_> {
     fn changed(&mut self, (node, name): Place<'_>, kind: ChangeKind) {
         let Some(entry) = self.tree().entry_mut(node, name) else { return };
         let is_dir = entry.is_dir();
-        if let Entry::Leaf { stamp, .. } = entry {
-            *stamp = None;
+        if let Entry::Leaf { seen, .. } = entry {
+            *seen = None;
         }
         self.tell_entry(node, name, kind, is_dir);
     }
@@ -111,8 +111,8 @@ impl Work<'_> {
                 return self.check(branch);
             }
             // Listed already, and not replaced since: told.
-            Some(Entry::Leaf { stamp: Some(stamp), .. }) => {
-                let stamp = *stamp;
+            Some(Entry::Leaf { seen: Some(seen), .. }) => {
+                let stamp = seen.stamp;
                 let path = self.tree().path_of(node, name);
                 if snapshot::look(&path).is_ok_and(|found| found.stamp == stamp) {
                     return;

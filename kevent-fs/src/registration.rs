@@ -8,7 +8,7 @@ use kevent_core::Token;
 
 use crate::change::{Change, ChangeKind};
 use crate::rename::Wd;
-use crate::snapshot::Stamp;
+use crate::snapshot::Found;
 use crate::tree::{Entry, NodeId, Tree};
 use crate::watches::{Target, Watches};
 
@@ -74,7 +74,7 @@ impl Work<'_> {
 
     /// Tells of a path.
     pub(crate) fn tell(&mut self, path: PathBuf, kind: ChangeKind, is_dir: bool) {
-        if self.watches.kinds().want(&kind) {
+        if self.watches.kinds().want(&kind) && !self.registration.ended {
             let (token, key) = (self.token, self.registration.key);
             self.told.push_back(Change { token, key, path, kind, is_dir });
             self.registration.undelivered += 1;
@@ -107,11 +107,11 @@ impl Work<'_> {
         node: NodeId,
         name: &OsStr,
         is_dir: bool,
-        stamp: Option<Stamp>,
+        seen: Option<Found>,
     ) -> Option<NodeId> {
         let entry = match self.registration.scope {
             Scope::Tree if is_dir => self.tree().new_branch(),
-            _ => Entry::Leaf { is_dir, stamp },
+            _ => Entry::Leaf { is_dir, seen },
         };
         let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
         if let Err(entry) = self.tree().put(node, name, entry) {
@@ -138,8 +138,8 @@ impl Work<'_> {
     /// The registration has ended: its root is gone.
     pub(crate) fn end(&mut self) {
         if !self.registration.ended {
-            self.registration.ended = true;
             self.tell_root(ChangeKind::RootGone);
+            self.registration.ended = true;
             self.let_go();
         }
     }

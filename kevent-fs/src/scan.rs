@@ -51,6 +51,7 @@ impl Work<'_> {
     /// Scans a directory and everything new below it, and tells what differs from the model.
     pub(crate) fn scan(&mut self, node: NodeId, pass: Pass) {
         let mut todo = Todo::from([(node, pass)]);
+        let mut recovered = Vec::new();
         while let Some((node, pass)) = todo.pop_front() {
             if self.tree().get(node).is_none() {
                 continue;
@@ -58,12 +59,14 @@ impl Work<'_> {
             let visited = self.visit(node, pass, &mut todo);
             self.registration.unsettled.remove(&node);
             match visited {
-                Ok(()) => self.covered(node),
-                Err(Miss::Unsettled) => {
-                    self.registration.unsettled.insert(node);
-                }
+                Ok(()) => recovered.extend(self.covered(node)),
+                Err(Miss::Unsettled) => self.unsettled(node),
                 Err(Miss::Uncovered(reason)) => self.uncovered(node, reason),
             }
+        }
+        for node in recovered {
+            let path = self.tree().path(node);
+            self.tell(path, ChangeKind::Resynced, true);
         }
     }
 
@@ -80,10 +83,6 @@ impl Work<'_> {
             self.scan(node, Pass::New);
             if self.registration.starved.contains(&node) {
                 break;
-            }
-            if self.tree().wd(node).is_some() {
-                let path = self.tree().path(node);
-                self.tell(path, ChangeKind::Resynced, true);
             }
         }
     }
@@ -154,23 +153,23 @@ impl Work<'_> {
         found: Found,
         pass: Pass,
     ) -> Option<(NodeId, Pass)> {
-        let stamp = found.settled.then_some(found.stamp);
         match self.tree().entry_mut(node, name) {
             Some(Entry::Branch(id)) if found.is_dir => {
                 let id = *id;
                 let known = pass != Pass::Again && self.tree().wd(id).is_some();
                 (!known).then_some((id, pass))
             }
-            Some(Entry::Leaf { is_dir, stamp: known }) if *is_dir == found.is_dir => {
-                let before = std::mem::replace(known, stamp);
-                if pass == Pass::Again && !found.is_dir && before != Some(found.stamp) {
+            Some(Entry::Leaf { is_dir, seen }) if *is_dir == found.is_dir => {
+                let before = seen.replace(found);
+                let unchanged = found.is_dir || before.is_some_and(|b| found.is_unchanged_since(b));
+                if pass == Pass::Again && !unchanged {
                     self.tell_entry(node, name, ChangeKind::Modified, false);
                 }
                 None
             }
             _ => {
                 self.remove(node, name);
-                let branch = self.insert(node, name, found.is_dir, stamp);
+                let branch = self.insert(node, name, found.is_dir, Some(found));
                 if pass != Pass::Before {
                     self.tell_entry(node, name, ChangeKind::Created, found.is_dir);
                 }
@@ -181,10 +180,19 @@ impl Work<'_> {
         }
     }
 
-    fn covered(&mut self, node: NodeId) {
+    /// A directory is watched. Gives it back if it was told not to be.
+    fn covered(&mut self, node: NodeId) -> Option<NodeId> {
         self.registration.starved.remove(&node);
-        if let Some(node) = self.tree().get_mut(node) {
-            node.uncovered = None;
+        self.tree().get_mut(node)?.uncovered.take().map(|_| node)
+    }
+
+    fn unsettled(&mut self, node: NodeId) {
+        self.registration.unsettled.insert(node);
+        // No event explains it when the root was a symbolic link that points elsewhere now, or when
+        // something above the root was renamed.
+        let root = self.tree().root();
+        if !self.leads_home(root) {
+            self.end();
         }
     }
 

@@ -47,8 +47,15 @@ impl Stamp {
 pub(crate) struct Found {
     pub(crate) is_dir: bool,
     pub(crate) stamp: Stamp,
-    /// Whether the stamp can be used to recognise a change from here on.
+    /// Whether every change from here on shows in the stamp.
     pub(crate) settled: bool,
+}
+
+impl Found {
+    /// Whether this is surely what an earlier look found.
+    pub(crate) fn is_unchanged_since(&self, before: Found) -> bool {
+        before.settled && before.stamp == self.stamp
+    }
 }
 
 pub(crate) type Listing = HashMap<OsString, Found>;

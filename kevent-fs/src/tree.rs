@@ -9,7 +9,7 @@ use kevent_core::{Table, Token};
 
 use crate::change::Uncovered;
 use crate::rename::Wd;
-use crate::snapshot::Stamp;
+use crate::snapshot::Found;
 
 /// Names a directory of a tree; one that was removed is never found again.
 pub(crate) type NodeId = Token;
@@ -29,7 +29,11 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// A file, or a directory that is not looked into.
-    Leaf { is_dir: bool, stamp: Option<Stamp> },
+    Leaf {
+        is_dir: bool,
+        /// How a listing found it, unless it has changed since.
+        seen: Option<Found>,
+    },
     /// A directory of the tree.
     Branch(NodeId),
 }

@@ -51,7 +51,11 @@ const BUFFER: usize = 64 * 1024;
 /// * A watch is on the inode, not on the path. Changes of a watched *file* through another hard link
 ///   are told under the path that was registered. In a watched *directory* the kernel tells only of
 ///   the name through which a file is changed.
-/// * Nobody tells when a directory *above* the root is renamed: the paths are then those of before.
+/// * The kernel does not tell when a directory *above* the root is renamed, or when a root that is a
+///   symbolic link is pointed elsewhere. The next new directory brings it to light, as
+///   [`RootGone`](crate::ChangeKind::RootGone). A root directory that is removed while somebody has it
+///   open is told to be gone when he closes it.
+/// * One half of a rename waits up to 2 ms for the other, and what happened after it waits behind it.
 /// * Symbolic links below the root are not followed; the root itself may be one.
 /// * Changes through `mmap(2)`, or made by another machine on a network file system, are not told by
 ///   the kernel.
@@ -98,7 +102,7 @@ impl Watcher {
         })
     }
 
-    /// Tells these kinds of changes only, from registrations made after this.
+    /// Tells these kinds of changes only. To be called before anything is registered.
     #[must_use]
     pub fn with_kinds(mut self, kinds: Kinds) -> Watcher {
         self.watches.set_kinds(kinds);
@@ -268,6 +272,15 @@ impl Watcher {
         }
     }
 
+    /// A registration that has ended goes with its last change.
+    fn set_undelivered(&mut self, token: Token, undelivered: usize) {
+        let Some(registration) = self.registrations.get_mut(token) else { return };
+        registration.undelivered = undelivered;
+        if registration.ended && undelivered == 0 {
+            self.registrations.remove(token);
+        }
+    }
+
     /// Gives watches that got free to directories that have none.
     fn feed(&mut self) {
         if self.watches.take_freed() {
@@ -317,11 +330,9 @@ impl Source for Watcher {
     }
 
     fn deliver(&mut self, token: Token) -> bool {
-        let Some(registration) = self.registrations.get_mut(token) else { return false };
-        registration.undelivered = registration.undelivered.saturating_sub(1);
-        if registration.ended && registration.undelivered == 0 {
-            self.registrations.remove(token);
-        }
+        let Some(registration) = self.registrations.get(token) else { return false };
+        let undelivered = registration.undelivered.saturating_sub(1);
+        self.set_undelivered(token, undelivered);
         true
     }
 
@@ -329,6 +340,12 @@ impl Source for Watcher {
         // The descriptor stays open with the watcher, which the user may attach elsewhere.
         if let Some(poll_set) = self.poll_set.take() {
             let _ = poll_set.delete(self.inotify.as_fd());
+        }
+        // What was in the queue's ring is lost.
+        let tokens: Vec<_> = self.registrations.iter().map(|(token, _)| token).collect();
+        for token in tokens {
+            let undelivered = self.told.iter().filter(|change| change.token == token).count();
+            self.set_undelivered(token, undelivered);
         }
     }
 }

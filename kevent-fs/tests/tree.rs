@@ -9,6 +9,8 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::Command;
 
 use common::Bench;
 use kevent_core::Wait;
@@ -417,4 +419,112 @@ fn full_ring_keeps_the_changes_in_their_order() {
         queue.wait(None).unwrap();
         assert_eq!(queue.next(), Some(name));
     }
+}
+
+#[test]
+fn name_that_was_listed_is_not_told_again_by_its_own_event() {
+    let mut bench = Bench::new(Watcher::new().unwrap().with_kinds(Kinds::NAMES));
+    let root = bench.root();
+    fs::write(bench.outside("moved"), "1").unwrap();
+    fs::create_dir(bench.outside("dir")).unwrap();
+    bench.queue[bench.id].watch(&root, 1).unwrap();
+    File::create(bench.at("created")).unwrap();
+    fs::rename(bench.outside("moved"), bench.at("moved")).unwrap();
+    fs::rename(bench.outside("dir"), bench.at("dir")).unwrap();
+    // The events wait in the kernel. This registration lists what they tell of.
+    bench.queue[bench.id].watch_tree(&root, 2).unwrap();
+    bench.queue.wait(Wait::forever().at_least(3)).unwrap();
+    let keys: Vec<_> = std::iter::from_fn(|| bench.queue.next()).map(|c| c.key).collect();
+    assert_eq!(keys, [1, 1, 1]);
+}
+
+#[test]
+fn root_link_that_points_elsewhere_ends_the_registration_at_the_next_scan() {
+    let mut bench = Bench::new(Watcher::new().unwrap());
+    let way = bench.outside("current");
+    symlink(bench.root(), &way).unwrap();
+    bench.queue[bench.id].watch_tree(&way, 1).unwrap();
+    fs::remove_file(&way).unwrap();
+    symlink(bench.dir.path(), &way).unwrap();
+    fs::create_dir(bench.at("a")).unwrap();
+    bench.until(|change| change.kind == ChangeKind::RootGone);
+    bench.stays_silent();
+}
+
+#[test]
+fn entries_exchanged_in_one_step_are_both_told() {
+    let (mut bench, _) = Bench::with_tree();
+    fs::create_dir_all(bench.at("a/in-a")).unwrap();
+    fs::create_dir_all(bench.at("b/in-b")).unwrap();
+    bench.settle();
+    let mut exchange = Command::new("mv");
+    exchange.args(["--exchange", "--no-copy", "-T"]).arg(bench.at("a")).arg(bench.at("b"));
+    if !exchange.output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: mv cannot exchange (coreutils before 9.5)");
+        return;
+    }
+    bench.settle();
+    bench.is_as_on_disk();
+    File::create(bench.at("a/in-b/file")).unwrap();
+    File::create(bench.at("b/in-a/file")).unwrap();
+    bench.settle();
+    bench.is_as_on_disk();
+}
+
+/// A directory that is mounted at a second place, until this is dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn directory_mounted_twice_is_covered_once() {
+    let mut bench = Bench::new(Watcher::new().unwrap().with_kinds(Kinds::NAMES));
+    fs::create_dir_all(bench.at("a/b")).unwrap();
+    fs::create_dir(bench.at("c")).unwrap();
+    let mut mount = Command::new("mount");
+    mount.arg("--bind").arg(bench.at("a")).arg(bench.at("c"));
+    if !mount.output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: no permission to mount");
+        return;
+    }
+    let mounted = Mounted(bench.at("c"));
+    let root = bench.root();
+    bench.queue[bench.id].watch_tree(root, 1).unwrap();
+    let taken = bench.until(|_| true);
+    assert_eq!(taken[0].kind, ChangeKind::NotCovered { reason: Uncovered::Twice });
+    assert_eq!(bench.queue[bench.id].watches(), 3);
+    drop(mounted);
+}
+
+#[test]
+fn unmounted_root_ends_the_registration() {
+    let mut bench = Bench::new(Watcher::new().unwrap());
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "kevent-fs-test"]).arg(bench.root());
+    if !mount.output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: no permission to mount");
+        return;
+    }
+    let mounted = Mounted(bench.root());
+    fs::create_dir(bench.at("a")).unwrap();
+    let root = bench.root();
+    bench.queue[bench.id].watch_tree(root, 1).unwrap();
+    drop(mounted);
+    bench.until(|change| change.kind == ChangeKind::RootGone);
+    assert_eq!(bench.queue[bench.id].watches(), 0);
+    bench.stays_silent();
+}
+
+#[test]
+fn detached_watcher_goes_on_in_another_queue() {
+    let (mut bench, token) = Bench::with_tree();
+    let watcher = bench.queue.detach(bench.id).unwrap();
+    File::create(bench.at("file")).unwrap();
+    bench.stays_silent();
+    bench.id = bench.queue.attach(watcher, |change| change).unwrap();
+    assert_eq!(bench.until(|_| true)[0].token, token);
 }
