@@ -86,9 +86,7 @@ impl Work<'_> {
         if self.tree().entry(node, name).is_some() {
             return;
         }
-        let branch = self.insert(node, name, is_dir, None);
-        self.tell_entry(node, name, ChangeKind::Created, is_dir);
-        if let Some(branch) = branch {
+        if let Some(branch) = self.insert(node, name, is_dir, None, true) {
             self.scan(branch, Pass::New);
         }
     }
@@ -126,8 +124,11 @@ impl Work<'_> {
 
     fn moved(&mut self, from: Place<'_>, to: Place<'_>, is_dir: bool) {
         let old_path = self.tree().path_of(from.0, from.1);
+        // What replaces a directory can't come out of it. That happens only to a model that is ahead
+        // of the events; then the new place is looked at afresh.
+        let entangled = old_path.starts_with(self.tree().path_of(to.0, to.1));
         let entry = match self.tree().take(from.0, from.1) {
-            Some(entry) if entry.is_dir() == is_dir => entry,
+            Some(entry) if entry.is_dir() == is_dir && !entangled => entry,
             other => {
                 if let Some(entry) = other {
                     self.tell(old_path, ChangeKind::Removed, entry.is_dir());
@@ -142,21 +143,27 @@ impl Work<'_> {
         }
         let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
         if let Err(entry) = self.tree().put(to.0, to.1, entry) {
-            // Only a model that is behind the disk can move a directory below itself.
+            // Below itself: again, only such a model can do that.
             self.tell(old_path, ChangeKind::Removed, is_dir);
             return self.forget(&entry);
         }
-        self.tell_entry(to.0, to.1, ChangeKind::Moved { from: old_path.clone() }, is_dir);
+        self.tell_entry(to.0, to.1, ChangeKind::Moved { from: old_path }, is_dir);
         if let Some(branch) = branch {
             self.check(branch);
             self.settle();
         }
-        // Two entries that changed places (RENAME_EXCHANGE) look like one that replaced the other.
         if replaced.is_some() {
-            if let Ok(found) = snapshot::look(&old_path) {
-                if let Some((branch, pass)) = self.found(from.0, from.1, found, Pass::New) {
-                    self.scan(branch, pass);
-                }
+            self.find_again(from);
+        }
+    }
+
+    /// Two entries that changed places in one step (`RENAME_EXCHANGE`) look like one that replaced
+    /// the other. So what was renamed over another is looked for at its old place.
+    fn find_again(&mut self, (node, name): Place<'_>) {
+        let path = self.tree().path_of(node, name);
+        if let Ok(found) = snapshot::look(&path) {
+            if let Some((branch, pass)) = self.found(node, name, found, Pass::New) {
+                self.scan(branch, pass);
             }
         }
     }

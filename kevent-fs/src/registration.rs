@@ -101,13 +101,15 @@ impl Work<'_> {
         self.tell(path, kind, self.registration.scope != Scope::File);
     }
 
-    /// A new entry. When it is a directory of the tree, it has to be scanned.
+    /// A new entry, unless its directory is gone. When it is itself a directory of the tree, it has to
+    /// be scanned.
     pub(crate) fn insert(
         &mut self,
         node: NodeId,
         name: &OsStr,
         is_dir: bool,
         seen: Option<Found>,
+        tell: bool,
     ) -> Option<NodeId> {
         let entry = match self.registration.scope {
             Scope::Tree if is_dir => self.tree().new_branch(),
@@ -117,6 +119,9 @@ impl Work<'_> {
         if let Err(entry) = self.tree().put(node, name, entry) {
             self.forget(&entry);
             return None;
+        }
+        if tell {
+            self.tell_entry(node, name, ChangeKind::Created, is_dir);
         }
         branch
     }

@@ -169,10 +169,8 @@ impl Work<'_> {
             }
             _ => {
                 self.remove(node, name);
-                let branch = self.insert(node, name, found.is_dir, Some(found));
-                if pass != Pass::Before {
-                    self.tell_entry(node, name, ChangeKind::Created, found.is_dir);
-                }
+                let tell = pass != Pass::Before;
+                let branch = self.insert(node, name, found.is_dir, Some(found), tell);
                 // Whatever is below a new directory is new.
                 let pass = if pass == Pass::Again { Pass::New } else { pass };
                 branch.map(|id| (id, pass))

@@ -81,7 +81,7 @@ proptest! {
 
     /// By another thread, while the changes are read.
     #[test]
-    fn changes_read_at_once_keep_the_list(acts in prop::collection::vec(act(), 1..200)) {
+    fn changes_read_at_once_keep_the_list(acts in prop::collection::vec(act(), 1..1000)) {
         let (mut bench, _) = Bench::with_tree();
         fs::create_dir(bench.outside("outside")).unwrap();
         let dir = bench.dir.path().to_owned();
