@@ -66,7 +66,7 @@ fn is_watched_everywhere(bench: &mut Bench) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     /// All at once, before anything is read.
     #[test]

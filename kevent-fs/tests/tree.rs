@@ -457,10 +457,13 @@ fn entries_exchanged_in_one_step_are_both_told() {
     fs::create_dir_all(bench.at("a/in-a")).unwrap();
     fs::create_dir_all(bench.at("b/in-b")).unwrap();
     bench.settle();
-    let mut exchange = Command::new("mv");
-    exchange.args(["--exchange", "--no-copy", "-T"]).arg(bench.at("a")).arg(bench.at("b"));
+    // RENAME_EXCHANGE (2) relative to AT_FDCWD (-100), which the standard library has no word for.
+    let script = "import ctypes, sys, os; a, b = map(os.fsencode, sys.argv[1:]); \
+                  sys.exit(ctypes.CDLL(None).renameat2(-100, a, -100, b, 2) != 0)";
+    let mut exchange = Command::new("python3");
+    exchange.args(["-c", script]).arg(bench.at("a")).arg(bench.at("b"));
     if !exchange.output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: mv cannot exchange (coreutils before 9.5)");
+        println!("skipped: no python3 to call renameat2(2) with");
         return;
     }
     bench.settle();
@@ -527,4 +530,19 @@ fn detached_watcher_goes_on_in_another_queue() {
     bench.stays_silent();
     bench.id = bench.queue.attach(watcher, |change| change).unwrap();
     assert_eq!(bench.until(|_| true)[0].token, token);
+}
+
+#[test]
+fn unwatch_takes_back_what_waits_for_room_in_the_ring() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = kevent_core::Queue::with_capacity(1.try_into().unwrap()).unwrap();
+    let id = queue.attach(Watcher::new().unwrap(), |change| change).unwrap();
+    let token = queue[id].watch_tree(dir.path(), 1).unwrap();
+    for name in ["a", "b", "c"] {
+        File::create(dir.path().join(name)).unwrap();
+    }
+    queue.wait(None).unwrap();
+    assert!(queue[id].unwatch(token));
+    assert_eq!(queue.next(), None);
+    assert_eq!(queue.wait(Wait::poll()).unwrap(), 0, "nothing else went into the ring");
 }
