@@ -1,1 +1,22 @@
-//! To come.
+//! Watching files and whole trees, as a source of a kevent queue.
+//!
+//! A [`Watcher`] tells of changes as [`Change`]s that can be relied on: directories that turn up in a
+//! tree are watched without a gap, the two halves of a rename are one change, and when the kernel's
+//! queue runs over, what was lost is found out and told.
+//!
+//! It needs no privileges: it stands on inotify(7), through the crate `inotify`.
+
+#![forbid(unsafe_code)]
+
+mod change;
+mod follow;
+mod registration;
+mod rename;
+mod scan;
+mod snapshot;
+mod tree;
+mod watcher;
+mod watches;
+
+pub use crate::change::{Change, ChangeKind, Kinds, Uncovered};
+pub use crate::watcher::Watcher;

@@ -1,0 +1,189 @@
+//! What an event of the kernel does to the model of a tree, and what of it is told.
+//!
+//! An event may be older than what a scan has found. That does no harm: the model only has to follow
+//! the events to the last one of each name, which says what is there, as the scan did. So a name that
+//! is known is not created once more, and one that is not known is not removed.
+
+use std::ffi::{OsStr, OsString};
+
+use inotify::EventMask;
+
+use crate::change::ChangeKind;
+use crate::registration::{Scope, Work};
+use crate::scan::Pass;
+use crate::snapshot;
+use crate::tree::{Entry, NodeId};
+
+/// An entry of a directory of the tree.
+pub(crate) type Place<'a> = (NodeId, &'a OsStr);
+
+impl Work<'_> {
+    /// Something happened to an entry of a directory, or to the directory itself.
+    pub(crate) fn event(&mut self, node: NodeId, name: Option<&OsString>, mask: EventMask) {
+        let Some(name) = name else { return self.happened_to_itself(node, mask) };
+        let place = (node, name.as_os_str());
+        if mask.contains(EventMask::CREATE) {
+            self.created(place, mask.contains(EventMask::ISDIR));
+        } else if mask.contains(EventMask::DELETE) {
+            self.remove(node, name);
+        } else if let Some(kind) = content_kind(mask) {
+            self.changed(place, kind);
+        }
+    }
+
+    /// A rename, of which at least one end is in the tree.
+    pub(crate) fn renamed(&mut self, from: Option<Place<'_>>, to: Option<Place<'_>>, is_dir: bool) {
+        match (from, to) {
+            (Some(from), Some(to)) => self.moved(from, to, is_dir),
+            (Some((node, name)), None) => self.remove(node, name),
+            (None, Some(to)) => self.arrived(to, is_dir),
+            (None, None) => {}
+        }
+    }
+
+    /// The kernel has dropped the watch of a directory: it is gone, or its file system is.
+    pub(crate) fn ignored(&mut self, node: NodeId) {
+        if node == self.tree().root() {
+            self.end();
+        } else if let Some(known) = self.tree().get_mut(node) {
+            known.wd = None;
+            // Where something was unmounted, the directory below it comes to light.
+            self.scan(node, Pass::Again);
+        }
+    }
+
+    /// Changes were lost.
+    pub(crate) fn overflowed(&mut self) {
+        self.tell_root(ChangeKind::Overflow);
+        let root = self.tree().root();
+        if !self.leads_home(root) {
+            return self.end();
+        }
+        match self.registration.scope {
+            Scope::File => self.tell_root(ChangeKind::Modified),
+            Scope::Directory | Scope::Tree => self.scan(root, Pass::Again),
+        }
+        self.tell_root(ChangeKind::Resynced);
+    }
+
+    fn happened_to_itself(&mut self, node: NodeId, mask: EventMask) {
+        if node != self.tree().root() {
+            return; // The directory above tells.
+        }
+        let gone = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT;
+        // A file that was removed while somebody has it open has one link less, and no name.
+        let unlinked = mask.contains(EventMask::ATTRIB)
+            && self.registration.scope == Scope::File
+            && !self.leads_home(node);
+        if mask.intersects(gone) || unlinked {
+            self.end();
+        } else if let Some(kind) = content_kind(mask) {
+            self.tell_root(kind);
+        }
+    }
+
+    fn created(&mut self, (node, name): Place<'_>, is_dir: bool) {
+        if self.tree().entry(node, name).is_some() {
+            return;
+        }
+        if let Some(branch) = self.insert(node, name, is_dir, None, true) {
+            self.scan(branch, Pass::New);
+        }
+    }
+
+    fn changed(&mut self, (node, name): Place<'_>, kind: ChangeKind) {
+        let Some(entry) = self.tree().entry_mut(node, name) else { return };
+        let is_dir = entry.is_dir();
+        if let Entry::Leaf { seen, .. } = entry {
+            *seen = None;
+        }
+        self.tell_entry(node, name, kind, is_dir);
+    }
+
+    /// Something was moved in from where we do not watch.
+    fn arrived(&mut self, place: Place<'_>, is_dir: bool) {
+        let (node, name) = place;
+        match self.tree().entry(node, name) {
+            Some(Entry::Branch(branch)) if is_dir => {
+                let branch = *branch;
+                return self.check(branch);
+            }
+            // Listed already, and not replaced since: told.
+            Some(Entry::Leaf { seen: Some(seen), .. }) => {
+                let stamp = seen.stamp;
+                let path = self.tree().path_of(node, name);
+                if snapshot::look(&path).is_ok_and(|found| found.stamp == stamp) {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.remove(node, name);
+        self.created(place, is_dir);
+    }
+
+    fn moved(&mut self, from: Place<'_>, to: Place<'_>, is_dir: bool) {
+        let old_path = self.tree().path_of(from.0, from.1);
+        // What replaces a directory can't come out of it. That happens only to a model that is ahead
+        // of the events; then the new place is looked at afresh.
+        let entangled = old_path.starts_with(self.tree().path_of(to.0, to.1));
+        let entry = match self.tree().take(from.0, from.1) {
+            Some(entry) if entry.is_dir() == is_dir && !entangled => entry,
+            other => {
+                if let Some(entry) = other {
+                    self.tell(old_path, ChangeKind::Removed, entry.is_dir());
+                    self.forget(&entry);
+                }
+                return self.arrived(to, is_dir);
+            }
+        };
+        let replaced = self.tree().take(to.0, to.1);
+        if let Some(replaced) = &replaced {
+            self.forget(replaced);
+        }
+        let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
+        if let Err(entry) = self.tree().put(to.0, to.1, entry) {
+            // Below itself: again, only such a model can do that.
+            self.tell(old_path, ChangeKind::Removed, is_dir);
+            return self.forget(&entry);
+        }
+        self.tell_entry(to.0, to.1, ChangeKind::Moved { from: old_path }, is_dir);
+        if let Some(branch) = branch {
+            self.check(branch);
+            self.settle();
+        }
+        if replaced.is_some() {
+            self.find_again(from);
+        }
+    }
+
+    /// Two entries that changed places in one step (`RENAME_EXCHANGE`) look like one that replaced
+    /// the other. So what was renamed over another is looked for at its old place.
+    fn find_again(&mut self, (node, name): Place<'_>) {
+        let path = self.tree().path_of(node, name);
+        if let Ok(found) = snapshot::look(&path) {
+            if let Some((branch, pass)) = self.found(node, name, found, Pass::New) {
+                self.scan(branch, pass);
+            }
+        }
+    }
+
+    /// Scans a directory that is known, unless it is what we took it for.
+    fn check(&mut self, branch: NodeId) {
+        if !self.leads_home(branch) {
+            self.scan(branch, Pass::Again);
+        }
+    }
+}
+
+fn content_kind(mask: EventMask) -> Option<ChangeKind> {
+    if mask.contains(EventMask::MODIFY) {
+        Some(ChangeKind::Modified)
+    } else if mask.contains(EventMask::CLOSE_WRITE) {
+        Some(ChangeKind::Written)
+    } else if mask.contains(EventMask::ATTRIB) {
+        Some(ChangeKind::Attributes)
+    } else {
+        None
+    }
+}

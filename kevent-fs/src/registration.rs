@@ -1,0 +1,163 @@
+//! A registration: its tree, and what is still to be done in it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use kevent_core::Token;
+
+use crate::change::{Change, ChangeKind};
+use crate::rename::Wd;
+use crate::snapshot::Found;
+use crate::tree::{Entry, NodeId, Tree};
+use crate::watches::{Target, Watches};
+
+/// How far a registration reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    File,
+    Directory,
+    Tree,
+}
+
+#[derive(Debug)]
+pub(crate) struct Registration {
+    pub(crate) key: u64,
+    pub(crate) scope: Scope,
+    pub(crate) tree: Tree,
+    /// Directories whose paths led elsewhere when they were looked at: the event that tells where
+    /// they went is on its way, and with it they are looked at again.
+    pub(crate) unsettled: BTreeSet<NodeId>,
+    /// Directories for which there was no watch.
+    pub(crate) starved: BTreeSet<NodeId>,
+    /// Changes that were told and not handed to the user yet.
+    pub(crate) undelivered: usize,
+    /// The root is gone. The registration stands until the user was handed that.
+    pub(crate) ended: bool,
+}
+
+impl Registration {
+    pub(crate) fn new(path: &Path, key: u64, scope: Scope) -> Registration {
+        Registration {
+            key,
+            scope,
+            tree: Tree::new(path),
+            unsettled: BTreeSet::new(),
+            starved: BTreeSet::new(),
+            undelivered: 0,
+            ended: false,
+        }
+    }
+
+    /// How a directory of the tree is watched.
+    pub(crate) fn target(&self, node: NodeId) -> Target {
+        match self.scope {
+            _ if node != self.tree.root() => Target::Found,
+            Scope::File => Target::File,
+            Scope::Directory | Scope::Tree => Target::Root,
+        }
+    }
+}
+
+/// One registration at work: what happens changes its tree and its watches, and is told.
+pub(crate) struct Work<'a> {
+    pub(crate) token: Token,
+    pub(crate) registration: &'a mut Registration,
+    pub(crate) watches: &'a mut Watches,
+    pub(crate) told: &'a mut VecDeque<Change>,
+}
+
+impl Work<'_> {
+    pub(crate) fn tree(&mut self) -> &mut Tree {
+        &mut self.registration.tree
+    }
+
+    /// Tells of a path.
+    pub(crate) fn tell(&mut self, path: PathBuf, kind: ChangeKind, is_dir: bool) {
+        if self.watches.kinds().want(&kind) && !self.registration.ended {
+            let (token, key) = (self.token, self.registration.key);
+            self.told.push_back(Change { token, key, path, kind, is_dir });
+            self.registration.undelivered += 1;
+        }
+    }
+
+    /// Tells of an entry.
+    pub(crate) fn tell_entry(
+        &mut self,
+        node: NodeId,
+        name: &OsStr,
+        kind: ChangeKind,
+        is_dir: bool,
+    ) {
+        if self.watches.kinds().want(&kind) {
+            let path = self.registration.tree.path_of(node, name);
+            self.tell(path, kind, is_dir);
+        }
+    }
+
+    /// Tells of the root.
+    pub(crate) fn tell_root(&mut self, kind: ChangeKind) {
+        let path = self.registration.tree.base().to_owned();
+        self.tell(path, kind, self.registration.scope != Scope::File);
+    }
+
+    /// A new entry, unless its directory is gone. When it is itself a directory of the tree, it has to
+    /// be scanned.
+    pub(crate) fn insert(
+        &mut self,
+        node: NodeId,
+        name: &OsStr,
+        is_dir: bool,
+        seen: Option<Found>,
+        tell: bool,
+    ) -> Option<NodeId> {
+        let entry = match self.registration.scope {
+            Scope::Tree if is_dir => self.tree().new_branch(),
+            _ => Entry::Leaf { is_dir, seen },
+        };
+        let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
+        if let Err(entry) = self.tree().put(node, name, entry) {
+            self.forget(&entry);
+            return None;
+        }
+        if tell {
+            self.tell_entry(node, name, ChangeKind::Created, is_dir);
+        }
+        branch
+    }
+
+    /// An entry is gone.
+    pub(crate) fn remove(&mut self, node: NodeId, name: &OsStr) {
+        if let Some(entry) = self.tree().take(node, name) {
+            self.tell_entry(node, name, ChangeKind::Removed, entry.is_dir());
+            self.forget(&entry);
+        }
+    }
+
+    /// What was taken out of the tree is not watched any more.
+    pub(crate) fn forget(&mut self, entry: &Entry) {
+        let wds = self.tree().forget(entry);
+        self.release(&wds);
+    }
+
+    /// The registration has ended: its root is gone.
+    pub(crate) fn end(&mut self) {
+        if !self.registration.ended {
+            self.tell_root(ChangeKind::RootGone);
+            self.registration.ended = true;
+            self.let_go();
+        }
+    }
+
+    /// Nothing is watched any more.
+    pub(crate) fn let_go(&mut self) {
+        let wds = self.tree().forget_all();
+        self.release(&wds);
+    }
+
+    fn release(&mut self, wds: &[Wd]) {
+        for wd in wds {
+            self.watches.release(*wd, self.token);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The model of a watched tree: which directories there are, what they hold, by which watch they are
+//! known.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use kevent_core::{Table, Token};
+
+use crate::change::Uncovered;
+use crate::rename::Wd;
+use crate::snapshot::Found;
+
+/// Names a directory of a tree; one that was removed is never found again.
+pub(crate) type NodeId = Token;
+
+/// A directory.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    /// In which directory, under which name. None for the root, and for what is taken out.
+    place: Option<(NodeId, OsString)>,
+    entries: HashMap<OsString, Entry>,
+    pub(crate) wd: Option<Wd>,
+    /// Why it is not watched, as the user was told.
+    pub(crate) uncovered: Option<Uncovered>,
+}
+
+/// What a directory has under a name.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// A file, or a directory that is not looked into.
+    Leaf {
+        is_dir: bool,
+        /// How a listing found it, unless it has changed since.
+        seen: Option<Found>,
+    },
+    /// A directory of the tree.
+    Branch(NodeId),
+}
+
+impl Entry {
+    pub(crate) fn is_dir(&self) -> bool {
+        match self {
+            Entry::Leaf { is_dir, .. } => *is_dir,
+            Entry::Branch(_) => true,
+        }
+    }
+}
+
+/// The directories of one registration.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    base: PathBuf,
+    nodes: Table<Node>,
+    root: NodeId,
+}
+
+impl Tree {
+    pub(crate) fn new(base: &Path) -> Tree {
+        let mut nodes = Table::new();
+        let root = nodes.insert(Node::default());
+        Tree { base: base.to_owned(), nodes, root }
+    }
+
+    pub(crate) fn root(&self) -> NodeId {
+        self.root
+    }
+
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub(crate) fn get(&self, node: NodeId) -> Option<&Node> {
+        self.nodes.get(node)
+    }
+
+    pub(crate) fn get_mut(&mut self, node: NodeId) -> Option<&mut Node> {
+        self.nodes.get_mut(node)
+    }
+
+    pub(crate) fn wd(&self, node: NodeId) -> Option<Wd> {
+        self.nodes.get(node)?.wd
+    }
+
+    pub(crate) fn parent(&self, node: NodeId) -> Option<NodeId> {
+        Some(self.nodes.get(node)?.place.as_ref()?.0)
+    }
+
+    /// The path of a directory that stands in the tree.
+    pub(crate) fn path(&self, node: NodeId) -> PathBuf {
+        let mut names = Vec::new();
+        let mut at = node;
+        while let Some((parent, name)) = self.nodes.get(at).and_then(|n| n.place.as_ref()) {
+            names.push(name);
+            at = *parent;
+        }
+        let mut path = self.base.clone();
+        path.extend(names.into_iter().rev());
+        path
+    }
+
+    pub(crate) fn path_of(&self, node: NodeId, name: &OsStr) -> PathBuf {
+        let mut path = self.path(node);
+        path.push(name);
+        path
+    }
+
+    pub(crate) fn entry(&self, node: NodeId, name: &OsStr) -> Option<&Entry> {
+        self.nodes.get(node)?.entries.get(name)
+    }
+
+    pub(crate) fn entry_mut(&mut self, node: NodeId, name: &OsStr) -> Option<&mut Entry> {
+        self.nodes.get_mut(node)?.entries.get_mut(name)
+    }
+
+    /// The names that a directory has.
+    pub(crate) fn names(&self, node: NodeId) -> impl Iterator<Item = &OsString> {
+        self.nodes.get(node).into_iter().flat_map(|node| node.entries.keys())
+    }
+
+    /// A new directory, which still has to be put somewhere.
+    pub(crate) fn new_branch(&mut self) -> Entry {
+        Entry::Branch(self.nodes.insert(Node::default()))
+    }
+
+    /// Puts an entry to its place, where nothing may be: take that out first.
+    ///
+    /// Gives it back when there is no such directory in the tree: it was removed, or it is below the
+    /// entry itself.
+    pub(crate) fn put(&mut self, node: NodeId, name: &OsStr, entry: Entry) -> Result<(), Entry> {
+        if !self.is_standing(node) {
+            return Err(entry);
+        }
+        if let Entry::Branch(id) = entry {
+            if let Some(branch) = self.nodes.get_mut(id) {
+                branch.place = Some((node, name.to_owned()));
+            }
+        }
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.entries.insert(name.to_owned(), entry);
+        }
+        Ok(())
+    }
+
+    /// Takes an entry out of its place, with all that is below.
+    pub(crate) fn take(&mut self, node: NodeId, name: &OsStr) -> Option<Entry> {
+        let entry = self.nodes.get_mut(node)?.entries.remove(name)?;
+        if let Entry::Branch(id) = entry {
+            self.nodes.get_mut(id)?.place = None;
+        }
+        Some(entry)
+    }
+
+    /// Forgets an entry that was taken out, and says which watches it and all below it had.
+    pub(crate) fn forget(&mut self, entry: &Entry) -> Vec<Wd> {
+        match entry {
+            Entry::Branch(id) => self.forget_node(*id),
+            Entry::Leaf { .. } => Vec::new(),
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget_all(&mut self) -> Vec<Wd> {
+        self.forget_node(self.root)
+    }
+
+    fn forget_node(&mut self, node: NodeId) -> Vec<Wd> {
+        let mut wds = Vec::new();
+        let mut todo = vec![node];
+        while let Some(id) = todo.pop() {
+            let Some(node) = self.nodes.remove(id) else { continue };
+            wds.extend(node.wd);
+            todo.extend(node.entries.values().filter_map(|entry| match entry {
+                Entry::Branch(id) => Some(*id),
+                Entry::Leaf { .. } => None,
+            }));
+        }
+        wds
+    }
+
+    /// Whether the directory hangs on the root.
+    fn is_standing(&self, node: NodeId) -> bool {
+        let mut at = node;
+        while let Some(parent) = self.parent(at) {
+            at = parent;
+        }
+        at == self.root && self.nodes.get(at).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn branch(tree: &mut Tree, parent: NodeId, name: &str, wd: Wd) -> NodeId {
+        let entry = tree.new_branch();
+        let Entry::Branch(id) = entry else { unreachable!() };
+        tree.put(parent, OsStr::new(name), entry).unwrap();
+        tree.get_mut(id).unwrap().wd = Some(wd);
+        id
+    }
+
+    #[test]
+    fn moved_directory_takes_the_paths_below_along() {
+        let mut tree = Tree::new(Path::new("/base"));
+        let root = tree.root();
+        let a = branch(&mut tree, root, "a", 1);
+        let b = branch(&mut tree, a, "b", 2);
+        let c = branch(&mut tree, root, "c", 3);
+        let taken = tree.take(a, OsStr::new("b")).unwrap();
+        tree.put(c, OsStr::new("d"), taken).unwrap();
+        assert_eq!(tree.path_of(b, OsStr::new("f")), Path::new("/base/c/d/f"));
+        assert!(tree.entry(a, OsStr::new("b")).is_none());
+    }
+
+    #[test]
+    fn directory_cannot_be_put_below_itself() {
+        let mut tree = Tree::new(Path::new("/base"));
+        let root = tree.root();
+        let a = branch(&mut tree, root, "a", 1);
+        let b = branch(&mut tree, a, "b", 2);
+        let taken = tree.take(root, OsStr::new("a")).unwrap();
+        let back = tree.put(b, OsStr::new("a"), taken).unwrap_err();
+        assert_eq!(tree.forget(&back).len(), 2);
+        assert!(tree.get(b).is_none());
+    }
+
+    proptest! {
+        /// Against a model: a set of paths, in which a move renames every path with that prefix.
+        #[test]
+        fn tree_is_a_set_of_paths(
+            steps in prop::collection::vec((0_usize..12, 0_usize..12, 0_u8..4, 0_u8..3), 0..80),
+        ) {
+            let mut tree = Tree::new(Path::new("r"));
+            let mut ids = vec![tree.root()];
+            let mut model = BTreeSet::from([PathBuf::from("r")]);
+            for (wd, (a, b, name, what)) in steps.into_iter().enumerate() {
+                let (a, b) = (ids[a % ids.len()], ids[b % ids.len()]);
+                let name = OsString::from(format!("n{name}"));
+                let target = tree.path_of(a, &name);
+                match what {
+                    0 if tree.entry(a, &name).is_none() => {
+                        ids.push(branch(&mut tree, a, name.to_str().unwrap(), wd as Wd));
+                        model.insert(target);
+                    }
+                    1 => if let Some(taken) = tree.take(a, &name) {
+                        let gone = tree.forget(&taken);
+                        let before = model.len();
+                        model.retain(|path| !path.starts_with(&target));
+                        prop_assert_eq!(gone.len(), before - model.len());
+                    },
+                    2 if tree.entry(b, &name).is_none() => if let Some(taken) = tree.take(a, &name) {
+                        let to = tree.path_of(b, &name);
+                        match tree.put(b, &name, taken) {
+                            Ok(()) => model = model.iter().map(|p| match p.strip_prefix(&target) {
+                                Ok(rest) => to.join(rest).components().collect(),
+                                Err(_) => p.clone(),
+                            }).collect(),
+                            Err(back) => {
+                                tree.forget(&back);
+                                model.retain(|path| !path.starts_with(&target));
+                            }
+                        }
+                    },
+                    _ => {}
+                }
+                ids.retain(|id| tree.get(*id).is_some());
+                let paths: BTreeSet<_> = ids.iter().map(|id| tree.path(*id)).collect();
+                prop_assert_eq!(&paths, &model);
+            }
+        }
+    }
+}

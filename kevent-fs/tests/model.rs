@@ -1,0 +1,101 @@
+//! Whatever happens to a tree, and however fast: the list of paths that is kept from the changes alone
+//! is in the end what is on the disk.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::Bench;
+use proptest::prelude::*;
+
+/// Something done to paths of three short components, the last step of which may fail: the directory
+/// may be missing, be full, be a file.
+#[derive(Clone, Debug)]
+enum Act {
+    Write(PathBuf),
+    MakeDirs(PathBuf),
+    Remove(PathBuf),
+    RemoveAll(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+/// A path in the root, or now and then beside it. Few names, so that they meet.
+fn path() -> impl Strategy<Value = PathBuf> {
+    let place = prop_oneof![6 => Just("root"), 1 => Just("outside")];
+    (place, prop::collection::vec("[abc]", 1..4)).prop_map(|(place, names)| {
+        let mut path = PathBuf::from(place);
+        path.extend(names);
+        path
+    })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => path().prop_map(Act::Write),
+        3 => path().prop_map(Act::MakeDirs),
+        1 => path().prop_map(Act::Remove),
+        1 => path().prop_map(Act::RemoveAll),
+        6 => (path(), path()).prop_map(|(from, to)| Act::Rename(from, to)),
+    ]
+}
+
+fn perform(dir: &Path, act: &Act) {
+    // Failures are part of it.
+    let _ = match act {
+        Act::Write(path) => fs::write(dir.join(path), "text"),
+        Act::MakeDirs(path) => fs::create_dir_all(dir.join(path)),
+        Act::Remove(path) => fs::remove_file(dir.join(path)),
+        Act::RemoveAll(path) => fs::remove_dir_all(dir.join(path)),
+        Act::Rename(from, to) => fs::rename(dir.join(from), dir.join(to)),
+    };
+}
+
+/// Every directory of the tree is watched: a file in each is told.
+fn is_watched_everywhere(bench: &mut Bench) {
+    let dirs: Vec<_> =
+        bench.told.iter().filter(|(_, is_dir)| **is_dir).map(|(path, _)| path.clone()).collect();
+    assert_eq!(bench.queue[bench.id].watches(), dirs.len() + 1, "a watch for each directory");
+    for dir in dirs {
+        fs::write(dir.join("probe"), "1").unwrap();
+    }
+    bench.settle();
+    bench.is_as_on_disk();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// All at once, before anything is read.
+    #[test]
+    fn changes_read_late_keep_the_list(acts in prop::collection::vec(act(), 1..60)) {
+        let (mut bench, _) = Bench::with_tree();
+        fs::create_dir(bench.outside("outside")).unwrap();
+        acts.iter().for_each(|act| perform(bench.dir.path(), act));
+        bench.settle();
+        bench.is_as_on_disk();
+        is_watched_everywhere(&mut bench);
+    }
+
+    /// By another thread, while the changes are read.
+    #[test]
+    fn changes_read_at_once_keep_the_list(acts in prop::collection::vec(act(), 1..1000)) {
+        let (mut bench, _) = Bench::with_tree();
+        fs::create_dir(bench.outside("outside")).unwrap();
+        let dir = bench.dir.path().to_owned();
+        let worker =
+            std::thread::spawn(move || acts.iter().for_each(|act| perform(&dir, act)));
+        while !worker.is_finished() {
+            bench.queue.wait(std::time::Duration::from_micros(100)).unwrap();
+            while let Some(change) = bench.queue.next() {
+                common::apply(&mut bench.told, &change);
+            }
+        }
+        worker.join().unwrap();
+        bench.settle();
+        bench.is_as_on_disk();
+        is_watched_everywhere(&mut bench);
+    }
+}
