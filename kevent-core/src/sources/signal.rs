@@ -52,7 +52,7 @@ impl Signal {
     pub const ALRM: Signal = Signal(libc::SIGALRM);
     /// `SIGTERM`: please end.
     pub const TERM: Signal = Signal(libc::SIGTERM);
-    /// `SIGCHLD`: a child ended, stopped or went on. `Processes` does not need it.
+    /// `SIGCHLD`: a child ended, stopped or went on. [`Processes`](crate::Processes) does not need it.
     pub const CHLD: Signal = Signal(libc::SIGCHLD);
     /// `SIGCONT`: go on after a stop.
     pub const CONT: Signal = Signal(libc::SIGCONT);
