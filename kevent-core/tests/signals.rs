@@ -406,6 +406,26 @@ fn forked_child_is_silent_in_its_parents_queue() {
 }
 
 #[test]
+fn forked_child_that_drops_its_copy_gets_the_default_back_and_the_parent_keeps_its_own() {
+    let _alone = alone();
+    let (mut queue, _) = queue_of(4, [rt(11)]);
+    // SAFETY: the child drops the queue, which frees memory: glibc has malloc ready after a fork.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(queue);
+        let code = i32::from(disposition(rt(11)) != libc::SIG_DFL);
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is written.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child has the default back");
+    queue_to_thread(rt(11), 4);
+    assert_eq!(values(&take(&mut queue, 1)), [4]);
+}
+
+#[test]
 fn detached_source_keeps_what_it_has_and_leaves_the_queue_asleep() {
     let _alone = alone();
     let (mut queue, id) = queue_of(4, [rt(10)]);

@@ -170,7 +170,8 @@ impl fmt::Debug for Signal {
 /// What may surprise:
 ///
 /// - The kernel keeps one standard signal of a kind pending, and drops those that come meanwhile.
-///   Realtime signals queue up, to the limit of `RLIMIT_SIGPENDING`. From there on nothing is lost: see
+///   Realtime signals queue up, each with its value; at the limit of `RLIMIT_SIGPENDING` their sender
+///   is told. What was delivered is not lost any more, however late it is read: see
 ///   [`SignalEvent::count`].
 /// - Signals that were queued come in order when one thread takes them, as when they were sent to a
 ///   thread. When several threads of the process take signals, two of them may overtake each other on
