@@ -1,6 +1,7 @@
 //! The ends of processes as events.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+#![allow(unsafe_code)] // A seccomp filter can only be set by raw calls.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -233,6 +234,60 @@ fn watches_before_attaching_and_across_queues_lose_nothing() {
     let codes = take(&mut second, 2).into_iter().map(|e| (e.key, e.exit.unwrap().code()));
     assert_eq!(codes.collect::<BTreeSet<_>>(), [(1, Some(1)), (2, Some(2))].into());
     assert!(is_silent(&mut first), "and the queue that was left sleeps");
+}
+
+#[test]
+fn detached_source_can_come_back_to_the_same_queue() {
+    let (mut queue, id) = queue_of(4);
+    let token = queue[id].watch_child(lingering(), 0).unwrap();
+    let source = queue.detach(id).unwrap();
+    source.kill(token, Signal::TERM).unwrap();
+    assert!(is_silent(&mut queue));
+    queue.attach(source, |event| event).unwrap();
+    assert_eq!(take_one(&mut queue).exit.unwrap().signal(), Some(libc::SIGTERM));
+}
+
+/// Makes a system call fail with ENOSYS in this thread, as on a kernel that does not have it.
+fn forbid(call: libc::c_long) -> io::Result<()> {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        // The number of the call, which `seccomp_data` begins with.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter {
+            jf: 1, // If it is another, skip a line.
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32)
+        },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: passes numbers. Without new privileges a filter needs none.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the filter and its program live through the call.
+    let done =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[test]
+fn kernel_without_pidfds_is_unsupported_and_the_child_comes_back() {
+    let on_a_thread_of_its_own = || {
+        if let Err(error) = forbid(libc::SYS_pidfd_open) {
+            println!("skipped: no seccomp filter can be set here: {error}");
+            return;
+        }
+        let mut source = Processes::new();
+        let error = source.watch_child(lingering(), 0).unwrap_err();
+        assert_eq!(error.error().kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("pidfd_open(2)"), "{error}");
+        assert!(error.into_child().wait().unwrap().code().is_some());
+        let error = source.watch_pid(std::process::id(), 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(source.is_empty());
+    };
+    thread::spawn(on_a_thread_of_its_own).join().unwrap();
 }
 
 #[test]
