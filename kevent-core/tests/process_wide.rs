@@ -6,6 +6,7 @@
 //! EINTR, and the contract counts those.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+#![allow(unsafe_code)] // Ignoring SIGCHLD is a raw call.
 
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,4 +73,32 @@ fn watching_leaves_descriptors_and_handlers_as_they_were() {
     assert_eq!(open_descriptors(), descriptors);
     assert_eq!(handled_signals(), handled);
     assert_eq!(handled & 1 << (Signal::CHLD.as_raw() - 1), 0, "SIGCHLD is handled");
+}
+
+fn set_sigchld(action: libc::sighandler_t) {
+    // SAFETY: the action is SIG_IGN or SIG_DFL.
+    assert_ne!(unsafe { libc::signal(libc::SIGCHLD, action) }, libc::SIG_ERR);
+}
+
+#[test]
+fn child_whose_status_the_program_ignores_ends_without_it_before_and_after_the_watch() {
+    let _alone = alone();
+    set_sigchld(libc::SIG_IGN);
+    let mut queue = Queue::new().unwrap();
+    let id = queue.attach(Processes::new(), |event| event).unwrap();
+    let mut child = Command::new("true").spawn().unwrap();
+    assert!(child.wait().is_err(), "the kernel has waited for it");
+    queue[id].watch_child(child, 0).unwrap();
+    queue[id].watch_child(Command::new("true").spawn().unwrap(), 1).unwrap();
+    let mut keys = Vec::new();
+    while keys.len() < 2 {
+        queue.wait(None).unwrap();
+        while let Some(event) = queue.next() {
+            assert_eq!(event.exit, None);
+            keys.push(event.key);
+        }
+    }
+    set_sigchld(libc::SIG_DFL);
+    keys.sort_unstable();
+    assert_eq!(keys, [0, 1]);
 }

@@ -135,14 +135,15 @@ impl Processes {
     /// takes one), or when the kernel has no pidfd_open(2) (`Unsupported`).
     pub fn watch_child(&mut self, mut child: Child, key: u64) -> Result<Token, WatchError> {
         let pid = child.id();
-        let opened = match child.try_wait() {
-            Ok(Some(_)) => Ok(None),
-            Ok(None) => PidFd::open(pid).map(Some),
-            Err(error) => Err(error),
-        };
-        let pidfd = match opened {
-            Ok(pidfd) => pidfd,
-            Err(error) => return Err(WatchError { child, error }),
+        let pidfd = match child.try_wait() {
+            Ok(None) => match PidFd::open(pid) {
+                Ok(pidfd) => Some(pidfd),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(WatchError { child, error }),
+            },
+            // It has ended. An error means that its status went elsewhere, which is for the event to
+            // say: a child that ends a moment later has the same fate.
+            Ok(Some(_)) | Err(_) => None,
         };
         let mut watch = Watch { key, pid, pidfd, child: None, told: false };
         let token = self.watches.try_insert_with(|token| {
@@ -164,14 +165,14 @@ impl Processes {
     /// The event has the exit status if the process is a child of this one and nobody has waited for
     /// it yet. It is not waited for here either: that is left to whoever means to.
     ///
-    /// A number may be another process's before this is called. Of a child that nobody waits for
-    /// meanwhile it is certain.
+    /// By the time of this call the number may be another process's. Only that of a child which nobody
+    /// has waited for can't be.
     ///
     /// # Errors
     ///
-    /// `NotFound` when there is no such process, `InvalidInput` when there can't be or it is a thread,
-    /// `Unsupported` when the kernel has no pidfd_open(2); when the process may open no more
-    /// descriptors.
+    /// `NotFound` when there is no such process. `InvalidInput` for a number that can't be one; for a
+    /// thread, the one or the other, as the kernel has it. `Unsupported` when the kernel has no
+    /// pidfd_open(2). When the process may open no more descriptors.
     ///
     /// Source: pidfd_open(2).
     pub fn watch_pid(&mut self, pid: u32, key: u64) -> io::Result<Token> {
@@ -352,7 +353,7 @@ pub struct ProcessEvent {
     pub token: Token,
     /// What the process was watched under.
     pub key: u64,
-    /// Its number. Of a child, and of any process that was waited for, it may be another's by now.
+    /// Its number, which may be another process's by now.
     pub pid: u32,
     /// How it ended. `None` for a process that is not a child of this one, or whose status somebody
     /// else took: with wait(2) for any child, or by ignoring `SIGCHLD`.
