@@ -4,10 +4,9 @@
 //! > the ring.
 //!
 //! A [`Queue`] has one place where it sleeps, one bounded ring of the user's own events, and any
-//! number of sources. Those that need nothing but the kernel are here: [`Signals`], [`Processes`] and
-//! [`UserEvents`].
-//! The crates kevent-net, kevent-fs and kevent-aio bring sockets, file-system watches and
-//! asynchronous I/O, in the same way in which anybody brings a source: by the trait [`Source`].
+//! number of sources. Those that need nothing but the kernel are here: [`Processes`], [`Signals`] and
+//! [`UserEvents`]. The crates kevent-net, kevent-fs and kevent-aio bring sockets, file-system watches
+//! and asynchronous I/O, in the same way in which anybody brings a source: by the trait [`Source`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
