@@ -4,9 +4,9 @@
 //! > the ring.
 //!
 //! A [`Queue`] has one place where it sleeps, one bounded ring of the user's own events, and any
-//! number of sources. Those that need nothing but the kernel are here: [`UserEvents`]. The crates
-//! kevent-net, kevent-fs and kevent-aio bring sockets, file-system watches and
-//! asynchronous I/O, in the same way in which anybody brings a source: by the trait [`Source`].
+//! number of sources. Those that need nothing but the kernel are here: [`Processes`], [`Signals`] and
+//! [`UserEvents`]. The crates kevent-net, kevent-fs and kevent-aio bring sockets, file-system watches
+//! and asynchronous I/O, in the same way in which anybody brings a source: by the trait [`Source`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -35,6 +35,8 @@ pub use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
 pub use crate::queue::{Queue, SourceError, SourceId, Stats};
 pub use crate::sink::{Full, Sink};
 pub use crate::source::{Due, Source};
+pub use crate::sources::process::{ProcessEvent, Processes, WatchError};
+pub use crate::sources::signal::{Signal, SignalEvent, SignalValue, Signals};
 pub use crate::sources::user::{PostError, Poster, UserEvents};
 pub use crate::table::Table;
 pub use crate::token::Token;

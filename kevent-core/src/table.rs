@@ -48,6 +48,24 @@ impl<T> Table<T> {
         Token::new(u32::try_from(slot).expect("fewer than 2^32 registrations"), generation)
     }
 
+    /// Takes in what `make` makes, which is told its own token; nothing when `make` fails.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make`.
+    ///
+    /// # Panics
+    ///
+    /// As [`insert`](Table::insert).
+    pub fn try_insert_with<E>(
+        &mut self,
+        make: impl FnOnce(Token) -> Result<T, E>,
+    ) -> Result<Token, E> {
+        let slot = u32::try_from(self.slots.vacant_key()).expect("fewer than 2^32 registrations");
+        let entry = make(Token::new(slot, self.generation))?;
+        Ok(self.insert(entry))
+    }
+
     /// The entry of `token`, while it stands.
     #[must_use]
     pub fn get(&self, token: Token) -> Option<&T> {

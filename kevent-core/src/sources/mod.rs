@@ -1,3 +1,5 @@
 //! The sources that need nothing but the kernel, one file each.
 
+pub(crate) mod process;
+pub(crate) mod signal;
 pub(crate) mod user;

@@ -4,4 +4,6 @@
 
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod pidfd;
+pub(crate) mod signal;
 pub(crate) mod timerfd;
