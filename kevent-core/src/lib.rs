@@ -4,7 +4,8 @@
 //! > the ring.
 //!
 //! A [`Queue`] has one place where it sleeps, one bounded ring of the user's own events, and any
-//! number of sources. Those that need nothing but the kernel are here: [`UserEvents`]. The crates
+//! number of sources. Those that need nothing but the kernel are here: [`Timers`] and
+//! [`UserEvents`]. The crates
 //! kevent-net, kevent-fs and kevent-aio bring sockets, file-system watches and
 //! asynchronous I/O, in the same way in which anybody brings a source: by the trait [`Source`].
 
@@ -30,11 +31,13 @@ mod tokio;
 mod wait;
 mod waiter;
 mod waker;
+mod wheel;
 
 pub use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
 pub use crate::queue::{Queue, SourceError, SourceId, Stats};
 pub use crate::sink::{Full, Sink};
 pub use crate::source::{Due, Source};
+pub use crate::sources::timer::{TimerEvent, TimerKind, Timers};
 pub use crate::sources::user::{PostError, Poster, UserEvents};
 pub use crate::table::Table;
 pub use crate::token::Token;
