@@ -241,8 +241,9 @@ impl<E: 'static> Queue<E> {
     /// Gathers events until there are `enough` of them or the time has passed.
     fn gather(&mut self, wait: &mut Wait, enough: usize) -> io::Result<()> {
         let mut outcome = self.collect();
-        if self.turns_without_poll >= TURNS_WITHOUT_POLL {
-            outcome = self.look(Some(Duration::ZERO));
+        // A source that fails at every turn must not keep the others from being looked at.
+        if outcome.is_err() || self.turns_without_poll >= TURNS_WITHOUT_POLL || enough == 0 {
+            outcome = outcome.and(self.look(Some(Duration::ZERO)));
         }
         while outcome.is_ok() && self.ring.len() < enough {
             outcome = self.sleep(wait);
@@ -320,11 +321,13 @@ impl<E: 'static> Queue<E> {
     /// it is readable if events are left, and it will be at the next deadline.
     fn leave_for_others(&mut self) -> io::Result<()> {
         self.waiter.waker().fall_asleep();
-        let due = self.collect_due()?;
-        if !self.ring.is_empty() || self.any_pending() {
+        let due = self.collect_due();
+        // After a failure the deadlines are not known: let the queue look again.
+        let more = matches!(due, Ok(Due::Now) | Err(_));
+        if more || !self.ring.is_empty() || self.any_pending() {
             self.waiter.waker().ring();
         }
-        self.waiter.set_alarm(match due {
+        self.waiter.set_alarm(match due? {
             Due::At(instant) => Some(instant),
             Due::Now | Due::OnWake => None,
         })
