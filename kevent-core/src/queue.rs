@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::{Index, IndexMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::poll::{PollKey, PollSet, Ready};
@@ -82,7 +83,12 @@ pub struct Queue<E> {
     budget: usize,
     turns_without_poll: u32,
     stats: Stats,
+    /// Tells its ids from those of other queues.
+    number: u64,
 }
+
+/// The number of the next queue of this process.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// A source and whether it may have something.
 struct Attached<E> {
@@ -115,6 +121,7 @@ impl<E: 'static> Queue<E> {
             budget: usize::MAX,
             turns_without_poll: 0,
             stats: Stats::default(),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -147,13 +154,13 @@ impl<E: 'static> Queue<E> {
         }
         self.order.push(token);
         self.waiter.waker().changed();
-        Ok(SourceId { token, source: PhantomData })
+        Ok(SourceId { queue: self.number, token, source: PhantomData })
     }
 
     /// Detaches a source and gives it back. No event of it comes out any more, not even one that is
     /// in the ring. `None` when it is detached already.
     pub fn detach<S: Source>(&mut self, id: SourceId<S>) -> Option<S> {
-        // Not before the type is known to be right: an id may come from another queue.
+        // An id may come from another queue.
         self.get_mut(id)?;
         let mut attached = self.sources.remove(id.token)?;
         self.order.retain(|token| *token != id.token);
@@ -164,12 +171,18 @@ impl<E: 'static> Queue<E> {
     /// The source behind `id`; `None` when it is detached or of another queue.
     #[must_use]
     pub fn get<S: Source>(&self, id: SourceId<S>) -> Option<&S> {
+        if id.queue != self.number {
+            return None;
+        }
         self.sources.get(id.token)?.source.as_any().downcast_ref()
     }
 
     /// The source behind `id`, to use it; `None` when it is detached or of another queue.
     #[must_use]
     pub fn get_mut<S: Source>(&mut self, id: SourceId<S>) -> Option<&mut S> {
+        if id.queue != self.number {
+            return None;
+        }
         self.sources.get_mut(id.token)?.source.as_any_mut().downcast_mut()
     }
 
@@ -408,6 +421,7 @@ pub struct Stats {
 
 /// Names a source of a queue, and its type.
 pub struct SourceId<S> {
+    queue: u64,
     token: Token,
     source: PhantomData<fn() -> S>,
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kevent_core::{
     Due, Interest, PollKey, PollSet, PostError, Poster, Queue, Ready, Sink, Source, SourceError,
-    Timers, Token, Trigger, UserEvents, Wait,
+    SourceId, Timers, Token, Trigger, UserEvents, Wait,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -439,6 +439,19 @@ fn detached_source_comes_back_and_its_events_do_not_come_out() {
     assert_eq!(queue.stats().stale, 1);
     assert!(queue.get(first).is_none());
     assert!(queue.get(second).is_some());
+}
+
+#[test]
+fn id_of_another_queue_names_nothing_here() {
+    let mut here = Queue::<()>::new().unwrap();
+    let mut there = Queue::<()>::new().unwrap();
+    let id: SourceId<Timers> = there.attach(Timers::new(), |_| ()).unwrap();
+    assert!(here.get(id).is_none(), "here is nothing");
+    here.attach(Timers::new(), |_| ()).unwrap();
+    assert!(here.get(id).is_none(), "here is a source of the same type in the same place");
+    assert!(here.get_mut(id).is_none());
+    assert!(here.detach(id).is_none());
+    assert!(there.detach(id).is_some());
 }
 
 /// A queue around the descriptor of `inner`.
