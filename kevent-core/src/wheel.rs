@@ -5,9 +5,10 @@
 //! of 64 bits. A timer stands in the lowest level that reaches its deadline, in a list through the
 //! slab, so arming and cancelling touch a few words wherever the deadline lies.
 //!
-//! A slot says only roughly when its timers are due. The timers of the slot of level 0 in which time
-//! stands, and those overdue, are therefore in a heap, by deadline and then by the order of arming:
-//! what comes out is exact to the nanosecond and in order. The heap holds 65 us of timers, not all.
+//! A slot says only roughly when its timers are due. A slot of level 0 whose time has come is
+//! therefore opened: its timers go into a heap, by deadline and then by the order of arming:
+//! what comes out is exact to the nanosecond and in order. Slots are opened one after the other, as
+//! their timers are taken, so the heap holds 65 us of timers also when a program comes late.
 //!
 //! Opening a far slot moves all of its timers down. With a million timers that would be a stall of
 //! milliseconds, so it is done ahead, a few timers at a time: a level has twice as many slots as one
@@ -44,13 +45,17 @@ const NIL: u32 = u32::MAX;
 pub(crate) struct Wheel<T> {
     timers: Table<Timer<T>>,
     levels: [Level; LEVELS],
-    /// The armed timers whose slot of level 0 is not in the future. Cancelled ones stay in it until
+    /// The armed timers whose slot of level 0 is opened. Cancelled ones stay in it until
     /// they come up or are the majority.
     near: BinaryHeap<Reverse<Near>>,
     cancelled_near: usize,
-    /// How far time has come. In every level, the slot of `now` and those before it are empty.
+    /// What time it is.
     now: u64,
-    /// Before that no timer in a slot is due, and no crowded slot is to be moved down.
+    /// How far the slots are opened, not beyond `now`. In every level, the slot in which this lies
+    /// and those before it are empty.
+    opened: u64,
+    /// What [`next`](Wheel::next) said last, or earlier by what was armed since. No timer is due
+    /// before.
     bound: u64,
     armed: usize,
     armings: u64,
@@ -126,12 +131,12 @@ fn begin(position: u64, level: usize) -> u64 {
     position << (GRAIN_BITS + SPAN_BITS * level as u32)
 }
 
-/// Where a timer belongs when time stands at `now`: the lowest level that reaches it.
-fn place_for(deadline: u64, now: u64) -> Place {
-    if position(deadline, 0) <= position(now, 0) {
+/// Where a timer belongs when slots are opened up to `opened`: the lowest level that reaches it.
+fn place_for(deadline: u64, opened: u64) -> Place {
+    if position(deadline, 0) <= position(opened, 0) {
         return Place::Near;
     }
-    let reaches = |level| position(deadline, level) - position(now, level) < SLOTS;
+    let reaches = |level| position(deadline, level) - position(opened, level) < SLOTS;
     // The last level reaches everything: it has 64 positions in all.
     let level = (0..LEVELS - 1).find(|level| reaches(*level)).unwrap_or(LEVELS - 1);
     Place::Slot { level: level as u8, slot: (position(deadline, level) % SLOTS) as u8 }
@@ -148,6 +153,7 @@ impl<T: Copy> Wheel<T> {
             near: BinaryHeap::new(),
             cancelled_near: 0,
             now: 0,
+            opened: 0,
             bound: u64::MAX,
             armed: 0,
             armings: 0,
@@ -224,25 +230,23 @@ impl<T: Copy> Wheel<T> {
     /// Time has come to `now`: from now on [`due`](Wheel::due) has what is due by then. Also moves
     /// some timers down ahead of time.
     pub(crate) fn advance(&mut self, now: u64) {
-        let now = now.max(self.now);
-        let then = std::mem::replace(&mut self.now, now);
-        // From below: what comes down from a level finds those under it swept already.
-        for level in 0..LEVELS {
-            let (from, to) = (position(then, level), position(now, level));
-            if from == to {
-                break;
-            }
-            self.open_slots(level, from, to);
-        }
+        self.now = self.now.max(now);
         self.move_ahead(STEP);
     }
 
     /// The first of the timers that are due.
     pub(crate) fn due(&mut self) -> Option<(Token, u64, T)> {
-        self.forget_cancelled();
-        let Reverse(Near { deadline, token, .. }) = self.near.peek()?;
-        let timer = self.timers.get(*token)?;
-        (*deadline <= self.now).then_some((*token, *deadline, timer.value))
+        loop {
+            self.forget_cancelled();
+            if let Some(Reverse(Near { deadline, token, .. })) = self.near.peek() {
+                let timer = self.timers.get(*token)?;
+                return (*deadline <= self.now).then_some((*token, *deadline, timer.value));
+            }
+            if self.opened == self.now {
+                return None;
+            }
+            self.open_to(self.next_begin().min(self.now));
+        }
     }
 
     /// Disarms the timer that [`due`](Wheel::due) named. It still stands.
@@ -255,17 +259,17 @@ impl<T: Copy> Wheel<T> {
         self.move_ahead(STEP_PER_TIMER);
     }
 
-    /// When to look again, `None` for never: at the first deadline, or earlier where a crowded slot
-    /// is to be moved down before that.
+    /// When to look again if nothing is [`due`](Wheel::due), `None` for never: at the first deadline,
+    /// or earlier where a crowded slot is to be moved down before that.
     pub(crate) fn next(&mut self) -> Option<u64> {
         if self.armed == 0 {
             return None;
         }
         self.forget_cancelled();
         if let Some(Reverse(near)) = self.near.peek() {
-            return Some(near.deadline);
-        }
-        if self.bound <= self.now {
+            // What is in the heap comes before all that is in slots.
+            self.bound = near.deadline;
+        } else if self.bound <= self.now {
             self.bound = (0..LEVELS).fold(u64::MAX, |soonest, level| self.soonest(level, soonest));
         }
         Some(self.bound)
@@ -274,7 +278,7 @@ impl<T: Copy> Wheel<T> {
     /// The earliest deadline in `level`, or the time to move its next slot down if that is crowded;
     /// `before` if that is earlier.
     fn soonest(&self, level: usize, before: u64) -> u64 {
-        let here = position(self.now, level);
+        let here = position(self.opened, level);
         let Some(distance) = self.levels[level].distance_from(here) else { return before };
         let there = here + distance;
         let slot = self.levels[level].slots[(there % SLOTS) as usize];
@@ -295,6 +299,28 @@ impl<T: Copy> Wheel<T> {
         if level == 0 { begin(there, level) } else { begin(there - 1, level).max(self.now) }
     }
 
+    /// When the next slot with timers begins, of whatever level.
+    fn next_begin(&self) -> u64 {
+        let begins = self.levels.iter().enumerate().filter_map(|(number, level)| {
+            let here = position(self.opened, number);
+            Some(begin(here + level.distance_from(here)?, number))
+        });
+        begins.min().unwrap_or(u64::MAX)
+    }
+
+    /// Opens the slots in which `time` lies and those before.
+    fn open_to(&mut self, time: u64) {
+        let opened = std::mem::replace(&mut self.opened, time);
+        // From below: what comes down from a level finds those under it swept already.
+        for level in 0..LEVELS {
+            let (from, to) = (position(opened, level), position(time, level));
+            if from == to {
+                break;
+            }
+            self.open_slots(level, from, to);
+        }
+    }
+
     /// Empties the slots of `level` after number `from`, up to and with number `to`.
     fn open_slots(&mut self, level: usize, from: u64, to: u64) {
         while let Some(distance) = self.levels[level].distance_from(from) {
@@ -311,7 +337,7 @@ impl<T: Copy> Wheel<T> {
     /// Moves up to `count` timers down from the slots that come next, the soonest first.
     fn move_ahead(&mut self, mut count: usize) {
         for level in 1..LEVELS {
-            let slot = ((position(self.now, level) + 1) % SLOTS) as usize;
+            let slot = ((position(self.opened, level) + 1) % SLOTS) as usize;
             while self.levels[level].occupied >> slot & 1 == 1 {
                 if count == 0 {
                     return;
@@ -327,7 +353,7 @@ impl<T: Copy> Wheel<T> {
     /// Puts an armed timer where it belongs by now.
     fn put(&mut self, token: Token) {
         let Some(timer) = self.timers.get_mut(token) else { return };
-        timer.place = place_for(timer.deadline, self.now);
+        timer.place = place_for(timer.deadline, self.opened);
         match timer.place {
             Place::Slot { level, slot } => self.link(token, level.into(), slot.into()),
             _ => {
@@ -487,11 +513,13 @@ mod tests {
         fn check(&mut self) {
             assert_eq!(self.wheel.armed, self.model.len());
             assert_eq!(self.wheel.len(), self.model.len());
+            let due = self.wheel.due().is_some();
             let next = self.wheel.next();
             match self.model.first_key_value() {
-                None => assert_eq!(next, None),
+                None => assert_eq!((due, next), (false, None)),
                 Some(((deadline, _), _)) => {
-                    assert!(next.unwrap() <= *deadline, "looks again too late");
+                    assert_eq!(due, *deadline <= self.now);
+                    assert!(due || next.unwrap() <= *deadline, "looks again too late");
                 }
             }
         }
@@ -538,7 +566,6 @@ mod tests {
             let mut wheel = Wheel::new();
             let token = wheel.insert(());
             wheel.arm(token, deadline);
-            wheel.advance(0);
             assert_eq!(wheel.next(), Some(deadline));
             wheel.advance(deadline - 1);
             assert!(wheel.due().is_none());
@@ -558,12 +585,13 @@ mod tests {
         let mut looks = 0;
         while let Some(next) = wheel.next().filter(|next| *next < 10 * SECOND) {
             wheel.advance(next);
+            assert!(wheel.due().is_none());
             looks += 1;
         }
         assert!(looks > 40_000 / STEP, "moved down in {looks} looks");
         assert!(looks < 2 * 50_000 / STEP, "{looks} looks for nothing");
         for level in 1..LEVELS {
-            let next = (position(wheel.now, level) + 1) % SLOTS;
+            let next = (position(wheel.opened, level) + 1) % SLOTS;
             assert!(!wheel.levels[level].slots[next as usize].is_crowded(), "level {level}");
         }
     }
