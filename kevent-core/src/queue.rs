@@ -314,15 +314,15 @@ impl<E: 'static> Queue<E> {
     fn collect_due(&mut self) -> io::Result<Due> {
         let mut due = Due::OnWake;
         let mut failure = Ok(());
-        for turn in 0..self.order.len() {
-            let token = self.order[(self.first + turn) % self.order.len()];
-            let Some(attached) = self.sources.get_mut(token) else { continue };
-            match attached.turn(&mut self.ring, token) {
+        let (last, first) = self.order.split_at(self.first.min(self.order.len()));
+        for token in first.iter().chain(last) {
+            let Some(attached) = self.sources.get_mut(*token) else { continue };
+            match attached.turn(&mut self.ring, *token) {
                 Ok(next) => due = due.or_sooner(next),
                 Err(error) => failure = failure.and(Err(error)),
             }
         }
-        self.first = (self.first + 1) % self.order.len().max(1);
+        self.first = if self.first + 1 < self.order.len() { self.first + 1 } else { 0 };
         failure.map(|()| due)
     }
 
