@@ -24,8 +24,9 @@ use crate::waiter::Waiter;
 const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// How many turns in a row may be fed without a look at the kernel, so that a source which always
-/// has something (a program that posts to itself) does not starve those that wait for descriptors.
-const TURNS_WITHOUT_POLL: u32 = 32;
+/// has something (a program that posts to itself) does not starve those that wait for descriptors. A
+/// look costs what ten turns cost.
+const TURNS_WITHOUT_POLL: u32 = 64;
 
 /// One queue of events `E`, from any number of sources.
 ///

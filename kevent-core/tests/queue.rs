@@ -355,7 +355,7 @@ fn source_that_always_has_something_does_not_starve_one_with_a_descriptor() {
             queue.wait(None).unwrap();
             take_all(&mut queue).contains(&b'x')
         });
-        assert!(turns <= Some(33), "it waited {turns:?} turns");
+        assert!(turns <= Some(65), "it waited {turns:?} turns");
     }
 }
 
@@ -412,7 +412,7 @@ fn error_is_told_also_in_a_turn_that_looks_at_the_kernel_in_passing() {
     queue.attach(Talker, |byte| byte).unwrap();
     let broken = queue.attach(Broken(0), |byte| byte).unwrap();
     // So often that the looks which keep descriptors from starving come into it.
-    for turn in 0..100 {
+    for turn in 0..200 {
         queue[broken].0 = 1;
         assert!(queue.wait(None).is_err(), "the error of turn {turn} was lost");
         take_all(&mut queue);
