@@ -238,7 +238,8 @@ impl PollSet {
     ///
     /// # Errors
     ///
-    /// `NotFound` when `fd` is not in the set.
+    /// `NotFound` when `fd` is not in the set; `InvalidInput` when it was added by
+    /// [`add_exclusive`](PollSet::add_exclusive): delete and add it instead.
     pub fn modify(
         &self,
         fd: BorrowedFd<'_>,
@@ -292,9 +293,11 @@ pub(crate) fn unpack(data: u64) -> (u16, PollKey) {
 /// How to say it through `polling`, where that can: it has no word for `RDHUP`, always asks for
 /// `PRI` with `IN`, and keeps one key for itself, which no source number reaches.
 fn plain(interest: Interest, trigger: Trigger, data: u64) -> Option<(Event, PollMode)> {
+    // Where a `usize` has 32 bits, it can't carry the data.
+    let key = usize::try_from(data).ok()?;
     let event = match interest.0 {
-        epoll::IN => Event::readable(data as usize),
-        epoll::OUT => Event::writable(data as usize),
+        epoll::IN => Event::readable(key),
+        epoll::OUT => Event::writable(key),
         _ => return None,
     };
     let mode = match trigger {
