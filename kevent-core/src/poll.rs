@@ -6,7 +6,7 @@ use std::ops::{BitOr, BitOrAssign};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use polling::{Event, PollMode, Poller};
+use polling::Poller;
 
 use crate::sys::epoll::{self, Change};
 use crate::token::Token;
@@ -206,11 +206,8 @@ impl PollSet {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        let data = self.pack(key);
-        match plain(interest, trigger, data) {
-            Some((event, mode)) => epoll::add(&self.poller, fd, event, mode),
-            None => epoll::control(&self.poller, Change::Add, fd, flags(interest, trigger), data),
-        }
+        let flags = flags(interest, trigger);
+        epoll::control(&self.poller, Change::Add, fd, flags, self.pack(key))
     }
 
     /// Adds `fd` so that, of several sets that wait for it, one is woken and not all: for a listener
@@ -247,13 +244,8 @@ impl PollSet {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        let data = self.pack(key);
-        match plain(interest, trigger, data) {
-            Some((event, mode)) => self.poller.modify_with_mode(fd, event, mode),
-            None => {
-                epoll::control(&self.poller, Change::Modify, fd, flags(interest, trigger), data)
-            }
-        }
+        let flags = flags(interest, trigger);
+        epoll::control(&self.poller, Change::Modify, fd, flags, self.pack(key))
     }
 
     /// Takes `fd` out of the set.
@@ -288,24 +280,6 @@ impl fmt::Debug for PollSet {
 /// What [`PollSet::pack`] packed.
 pub(crate) fn unpack(data: u64) -> (u16, PollKey) {
     ((data >> 48) as u16, PollKey { slot: data as u32, generation: (data >> 32) as u16 })
-}
-
-/// How to say it through `polling`, where that can: it has no word for `RDHUP`, always asks for
-/// `PRI` with `IN`, and keeps one key for itself, which no source number reaches.
-fn plain(interest: Interest, trigger: Trigger, data: u64) -> Option<(Event, PollMode)> {
-    // Where a `usize` has 32 bits, it can't carry the data.
-    let key = usize::try_from(data).ok()?;
-    let event = match interest.0 {
-        epoll::IN => Event::readable(key),
-        epoll::OUT => Event::writable(key),
-        _ => return None,
-    };
-    let mode = match trigger {
-        Trigger::Level => PollMode::Level,
-        Trigger::Edge => PollMode::Edge,
-        Trigger::OneShot => PollMode::Oneshot,
-    };
-    Some((event, mode))
 }
 
 fn flags(interest: Interest, trigger: Trigger) -> u32 {

@@ -1,4 +1,6 @@
-//! epoll(7) where `polling` stops: waiting with one system call, and the flags it has no word for.
+//! epoll(7) where `polling` stops: waiting with one system call, and entries with exactly the flags
+//! that were asked for. `polling` has no word for `RDHUP` and `EXCLUSIVE`, and adds `PRI` to `IN`:
+//! with that a peer's urgent byte, which nobody reads, keeps a level-triggered entry ready for ever.
 //!
 //! # Safety
 //!
@@ -23,7 +25,7 @@ pub(crate) const ET: u32 = libc::EPOLLET as u32;
 pub(crate) const ONESHOT: u32 = libc::EPOLLONESHOT as u32;
 pub(crate) const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 
-/// Adds `fd` to the set of `poller`.
+/// Adds `fd` to the set of `poller`, in the words of `polling`.
 pub(crate) fn add(
     poller: &Poller,
     fd: BorrowedFd<'_>,
