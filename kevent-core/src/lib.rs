@@ -4,9 +4,10 @@
 //! > the ring.
 //!
 //! A [`Queue`] has one place where it sleeps, one bounded ring of the user's own events, and any
-//! number of sources. Those that need nothing but the kernel are here: [`Processes`], [`Signals`] and
-//! [`UserEvents`]. The crates kevent-net, kevent-fs and kevent-aio bring sockets, file-system watches
-//! and asynchronous I/O, in the same way in which anybody brings a source: by the trait [`Source`].
+//! number of sources. Those that need nothing but the kernel are here: [`Timers`], [`Signals`],
+//! [`Processes`] and [`UserEvents`]. The crates kevent-net, kevent-fs and kevent-aio bring sockets,
+//! file-system watches and asynchronous I/O, in the same way in which anybody brings a source: by the
+//! trait [`Source`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -30,6 +31,7 @@ mod tokio;
 mod wait;
 mod waiter;
 mod waker;
+mod wheel;
 
 pub use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
 pub use crate::queue::{Queue, SourceError, SourceId, Stats};
@@ -37,6 +39,7 @@ pub use crate::sink::{Full, Sink};
 pub use crate::source::{Due, Source};
 pub use crate::sources::process::{ProcessEvent, Processes, WatchError};
 pub use crate::sources::signal::{Signal, SignalEvent, SignalValue, Signals};
+pub use crate::sources::timer::{TimerEvent, TimerKind, Timers};
 pub use crate::sources::user::{PostError, Poster, UserEvents};
 pub use crate::table::Table;
 pub use crate::token::Token;

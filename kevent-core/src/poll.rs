@@ -7,7 +7,7 @@ use std::ops::{BitOr, BitOrAssign};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use polling::{Event, PollMode, Poller};
+use polling::Poller;
 
 use crate::sys::epoll::{self, Change};
 use crate::token::Token;
@@ -210,10 +210,7 @@ impl PollSet {
     ) -> io::Result<()> {
         let data = self.pack(key);
         let mut owners = self.owners.lock();
-        match plain(interest, trigger, data) {
-            Some((event, mode)) => epoll::add(&self.poller, fd, event, mode),
-            None => self.control(Change::Add, fd.as_raw_fd(), flags(interest, trigger), data),
-        }?;
+        self.control(Change::Add, fd.as_raw_fd(), flags(interest, trigger), data)?;
         owners.insert(fd.as_raw_fd(), data);
         Ok(())
     }
@@ -247,7 +244,8 @@ impl PollSet {
     ///
     /// # Errors
     ///
-    /// `NotFound` when `fd` is not in the set.
+    /// `NotFound` when `fd` is not in the set; `InvalidInput` when it was added by
+    /// [`add_exclusive`](PollSet::add_exclusive): delete and add it instead.
     pub fn modify(
         &self,
         fd: BorrowedFd<'_>,
@@ -257,10 +255,7 @@ impl PollSet {
     ) -> io::Result<()> {
         let data = self.pack(key);
         let mut owners = self.owners.lock();
-        match plain(interest, trigger, data) {
-            Some((event, mode)) => self.poller.modify_with_mode(fd, event, mode),
-            None => self.control(Change::Modify, fd.as_raw_fd(), flags(interest, trigger), data),
-        }?;
+        self.control(Change::Modify, fd.as_raw_fd(), flags(interest, trigger), data)?;
         owners.insert(fd.as_raw_fd(), data);
         Ok(())
     }
@@ -373,22 +368,6 @@ fn closed_is_gone(error: io::Error, fd: RawFd) -> io::Error {
 /// What [`PollSet::pack`] packed.
 pub(crate) fn unpack(data: u64) -> (u16, PollKey) {
     ((data >> 48) as u16, PollKey { slot: data as u32, generation: (data >> 32) as u16 })
-}
-
-/// How to say it through `polling`, where that can: it has no word for `RDHUP`, always asks for
-/// `PRI` with `IN`, and keeps one key for itself, which no source number reaches.
-fn plain(interest: Interest, trigger: Trigger, data: u64) -> Option<(Event, PollMode)> {
-    let event = match interest.0 {
-        epoll::IN => Event::readable(data as usize),
-        epoll::OUT => Event::writable(data as usize),
-        _ => return None,
-    };
-    let mode = match trigger {
-        Trigger::Level => PollMode::Level,
-        Trigger::Edge => PollMode::Edge,
-        Trigger::OneShot => PollMode::Oneshot,
-    };
-    Some((event, mode))
 }
 
 fn flags(interest: Interest, trigger: Trigger) -> u32 {

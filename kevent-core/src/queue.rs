@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::{Index, IndexMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::poll::{PollKey, PollSet, Ready};
@@ -23,8 +24,9 @@ use crate::waiter::Waiter;
 const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// How many turns in a row may be fed without a look at the kernel, so that a source which always
-/// has something (a program that posts to itself) does not starve those that wait for descriptors.
-const TURNS_WITHOUT_POLL: u32 = 32;
+/// has something (a program that posts to itself) does not starve those that wait for descriptors. A
+/// look costs what ten turns cost.
+const TURNS_WITHOUT_POLL: u32 = 64;
 
 /// One queue of events `E`, from any number of sources.
 ///
@@ -82,7 +84,12 @@ pub struct Queue<E> {
     budget: usize,
     turns_without_poll: u32,
     stats: Stats,
+    /// Tells its ids from those of other queues.
+    number: u64,
 }
+
+/// The number of the next queue of this process.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// A source and whether it may have something.
 struct Attached<E> {
@@ -115,6 +122,7 @@ impl<E: 'static> Queue<E> {
             budget: usize::MAX,
             turns_without_poll: 0,
             stats: Stats::default(),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -147,13 +155,13 @@ impl<E: 'static> Queue<E> {
         }
         self.order.push(token);
         self.waiter.waker().changed();
-        Ok(SourceId { token, source: PhantomData })
+        Ok(SourceId { queue: self.number, token, source: PhantomData })
     }
 
     /// Detaches a source and gives it back. No event of it comes out any more, not even one that is
     /// in the ring. `None` when it is detached already.
     pub fn detach<S: Source>(&mut self, id: SourceId<S>) -> Option<S> {
-        // Not before the type is known to be right: an id may come from another queue.
+        // An id may come from another queue.
         self.get_mut(id)?;
         let mut attached = self.sources.remove(id.token)?;
         self.order.retain(|token| *token != id.token);
@@ -164,12 +172,18 @@ impl<E: 'static> Queue<E> {
     /// The source behind `id`; `None` when it is detached or of another queue.
     #[must_use]
     pub fn get<S: Source>(&self, id: SourceId<S>) -> Option<&S> {
+        if id.queue != self.number {
+            return None;
+        }
         self.sources.get(id.token)?.source.as_any().downcast_ref()
     }
 
     /// The source behind `id`, to use it; `None` when it is detached or of another queue.
     #[must_use]
     pub fn get_mut<S: Source>(&mut self, id: SourceId<S>) -> Option<&mut S> {
+        if id.queue != self.number {
+            return None;
+        }
         self.sources.get_mut(id.token)?.source.as_any_mut().downcast_mut()
     }
 
@@ -241,8 +255,9 @@ impl<E: 'static> Queue<E> {
     /// Gathers events until there are `enough` of them or the time has passed.
     fn gather(&mut self, wait: &mut Wait, enough: usize) -> io::Result<()> {
         let mut outcome = self.collect();
-        if self.turns_without_poll >= TURNS_WITHOUT_POLL {
-            outcome = self.look(Some(Duration::ZERO));
+        // A source that fails at every turn must not keep the others from being looked at.
+        if outcome.is_err() || self.turns_without_poll >= TURNS_WITHOUT_POLL || enough == 0 {
+            outcome = outcome.and(self.look(Some(Duration::ZERO)));
         }
         while outcome.is_ok() && self.ring.len() < enough {
             outcome = self.sleep(wait);
@@ -300,15 +315,15 @@ impl<E: 'static> Queue<E> {
     fn collect_due(&mut self) -> io::Result<Due> {
         let mut due = Due::OnWake;
         let mut failure = Ok(());
-        for turn in 0..self.order.len() {
-            let token = self.order[(self.first + turn) % self.order.len()];
-            let Some(attached) = self.sources.get_mut(token) else { continue };
-            match attached.turn(&mut self.ring, token) {
+        let (last, first) = self.order.split_at(self.first.min(self.order.len()));
+        for token in first.iter().chain(last) {
+            let Some(attached) = self.sources.get_mut(*token) else { continue };
+            match attached.turn(&mut self.ring, *token) {
                 Ok(next) => due = due.or_sooner(next),
                 Err(error) => failure = failure.and(Err(error)),
             }
         }
-        self.first = (self.first + 1) % self.order.len().max(1);
+        self.first = if self.first + 1 < self.order.len() { self.first + 1 } else { 0 };
         failure.map(|()| due)
     }
 
@@ -320,11 +335,13 @@ impl<E: 'static> Queue<E> {
     /// it is readable if events are left, and it will be at the next deadline.
     fn leave_for_others(&mut self) -> io::Result<()> {
         self.waiter.waker().fall_asleep();
-        let due = self.collect_due()?;
-        if !self.ring.is_empty() || self.any_pending() {
+        let due = self.collect_due();
+        // After a failure the deadlines are not known: let the queue look again.
+        let more = matches!(due, Ok(Due::Now) | Err(_));
+        if more || !self.ring.is_empty() || self.any_pending() {
             self.waiter.waker().ring();
         }
-        self.waiter.set_alarm(match due {
+        self.waiter.set_alarm(match due? {
             Due::At(instant) => Some(instant),
             Due::Now | Due::OnWake => None,
         })
@@ -405,6 +422,7 @@ pub struct Stats {
 
 /// Names a source of a queue, and its type.
 pub struct SourceId<S> {
+    queue: u64,
     token: Token,
     source: PhantomData<fn() -> S>,
 }

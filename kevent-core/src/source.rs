@@ -102,8 +102,9 @@ pub trait Source: Send + 'static {
         true
     }
 
-    /// The source leaves the queue: take descriptors that belong to somebody else out of the poll
-    /// set. Its own leave when they are closed.
+    /// The source leaves the queue and goes back to the user, who may keep it: take the descriptors
+    /// out of the poll set. One that stays in and becomes readable keeps the queue from sleeping,
+    /// until it is closed.
     fn detach(&mut self) {}
 }
 

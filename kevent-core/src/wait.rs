@@ -57,7 +57,7 @@ impl Wait {
     }
 
     /// Come back with that many events, or when the time has passed with what there is. One unless
-    /// said otherwise; never more than the ring holds.
+    /// said otherwise; never more than the ring holds. Zero looks, and does not wait.
     #[must_use]
     pub const fn at_least(self, count: usize) -> Wait {
         Wait { at_least: count, ..self }

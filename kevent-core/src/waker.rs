@@ -95,3 +95,62 @@ impl AsFd for Waker {
         self.0.eventfd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::epoll::{self, Events};
+    use polling::{PollMode, Poller};
+    use std::time::Duration;
+
+    /// A waker, and whether it has written its eventfd since the last look.
+    fn bench() -> (Waker, impl FnMut() -> bool) {
+        let waker = Waker::new().unwrap();
+        let poller = Poller::new().unwrap();
+        epoll::add(&poller, waker.as_fd(), polling::Event::readable(0), PollMode::Edge).unwrap();
+        let mut events = Events::with_capacity(1);
+        let rang = move || {
+            epoll::wait(&poller, &mut events, Some(Duration::ZERO)).unwrap();
+            events.iter().count() == 1
+        };
+        (waker, rang)
+    }
+
+    #[test]
+    fn waking_a_queue_that_is_awake_makes_no_system_call() {
+        let (waker, mut rang) = bench();
+        waker.wake();
+        waker.fall_asleep();
+        waker.wake_up();
+        waker.wake();
+        assert!(!rang());
+    }
+
+    #[test]
+    fn sleeping_queue_is_rung_once_however_many_wake_it() {
+        let (waker, mut rang) = bench();
+        for _ in 0..2 {
+            waker.fall_asleep();
+            waker.wake();
+            assert!(rang());
+            waker.wake();
+            waker.clone().wake();
+            assert!(!rang(), "rung twice in one sleep");
+            waker.wake_up();
+        }
+    }
+
+    #[test]
+    fn change_rings_only_where_somebody_else_may_sleep_on_the_queue() {
+        let (waker, mut rang) = bench();
+        waker.fall_asleep();
+        waker.changed();
+        assert!(!rang());
+        waker.export();
+        assert!(rang(), "whoever takes the descriptor looks once");
+        waker.export();
+        assert!(!rang());
+        waker.changed();
+        assert!(rang());
+    }
+}

@@ -2,4 +2,5 @@
 
 pub(crate) mod process;
 pub(crate) mod signal;
+pub(crate) mod timer;
 pub(crate) mod user;

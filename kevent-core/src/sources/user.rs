@@ -1,12 +1,14 @@
 //! Events that the program itself posts.
 //!
-//! The mailbox is a queue under a lock that is held for a push, or for a swap with an empty one. The
-//! kernel is entered only when the waiting thread sleeps: see [`Waker`].
+//! The mailbox is a queue under a lock that is held for a push, or for a swap with an empty one. A
+//! look into an empty one takes no lock. The kernel is entered only when the waiting thread sleeps:
+//! see [`Waker`].
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::poll::PollSet;
@@ -46,6 +48,10 @@ pub struct Poster<T>(Arc<Mailbox<T>>);
 struct Mailbox<T> {
     mail: Mutex<Mail<T>>,
     capacity: usize,
+    /// There is mail. Written under the lock and read without it: the waiting thread reads it after
+    /// it has said that it falls asleep, and whoever posts writes it before he looks whether the
+    /// thread sleeps. The two fences of [`Waker`] order these, so neither misses the other.
+    has_mail: AtomicBool,
     /// Set once the source is attached. What is posted before is found by its first turn.
     waker: OnceLock<Waker>,
 }
@@ -69,6 +75,7 @@ impl<T: Send + 'static> UserEvents<T> {
         let mailbox = Arc::new(Mailbox {
             mail: Mutex::new(Mail { posts: VecDeque::new(), closed: false }),
             capacity: capacity.get(),
+            has_mail: AtomicBool::new(false),
             waker: OnceLock::new(),
         });
         let source = UserEvents { mailbox: Arc::clone(&mailbox), taken: VecDeque::new() };
@@ -107,6 +114,7 @@ impl<T> Poster<T> {
             return Err(PostError::Full(event));
         }
         mail.posts.push_back(event);
+        self.0.has_mail.store(true, Ordering::Relaxed);
         drop(mail);
         if let Some(waker) = self.0.waker.get() {
             waker.wake();
@@ -123,12 +131,18 @@ impl<T: Send + 'static> Source for UserEvents<T> {
         self.mailbox.waker.set(poll_set.waker().clone()).map_err(|_| {
             let text = "a source of user events serves one queue; make a new one";
             io::Error::new(io::ErrorKind::ResourceBusy, text)
-        })
+        })?;
+        // Whoever posts after this sees the waker; of whoever came before, the first turn sees the
+        // mail.
+        drop(self.mailbox.lock());
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<Due> {
-        if self.taken.is_empty() {
-            std::mem::swap(&mut self.taken, &mut self.mailbox.lock().posts);
+        if self.taken.is_empty() && self.mailbox.has_mail.load(Ordering::Relaxed) {
+            let mut mail = self.mailbox.lock();
+            self.mailbox.has_mail.store(false, Ordering::Relaxed);
+            std::mem::swap(&mut self.taken, &mut mail.posts);
         }
         Ok(if self.taken.is_empty() { Due::OnWake } else { Due::Now })
     }

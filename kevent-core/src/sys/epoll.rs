@@ -1,4 +1,6 @@
-//! epoll(7) where `polling` stops: waiting with one system call, and the flags it has no word for.
+//! epoll(7) where `polling` stops: waiting with one system call, and entries with exactly the flags
+//! that were asked for. `polling` has no word for `RDHUP` and `EXCLUSIVE`, and adds `PRI` to `IN`:
+//! with that a peer's urgent byte, which nobody reads, keeps a level-triggered entry ready for ever.
 //!
 //! # Safety
 //!
@@ -27,7 +29,7 @@ pub(crate) const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 pub(crate) const EBADF: i32 = libc::EBADF;
 pub(crate) const ENOENT: i32 = libc::ENOENT;
 
-/// Adds `fd` to the set of `poller`.
+/// Adds `fd` to the set of `poller`, in the words of `polling`.
 pub(crate) fn add(
     poller: &Poller,
     fd: BorrowedFd<'_>,

@@ -56,9 +56,15 @@ impl TimerFd {
     }
 
     /// Expires when the wall clock shows `since_epoch`, and tells when the clock is set before.
-    pub(crate) fn set_wall(&self, since_epoch: Duration) -> io::Result<()> {
+    ///
+    /// It is set in any case. `ClockStepped` says that the clock was set since it was set last, and
+    /// that nobody has read that.
+    pub(crate) fn set_wall(&self, since_epoch: Duration) -> io::Result<Expiry> {
         let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
-        self.set(flags, since_epoch.max(Duration::from_nanos(1)))
+        match self.set(flags, since_epoch.max(Duration::from_nanos(1))) {
+            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => Ok(Expiry::ClockStepped),
+            set => set.map(|()| Expiry::Pending),
+        }
     }
 
     fn set(&self, flags: i32, value: Duration) -> io::Result<()> {
