@@ -546,3 +546,35 @@ fn unwatch_takes_back_what_waits_for_room_in_the_ring() {
     assert_eq!(queue.next(), None);
     assert_eq!(queue.wait(Wait::poll()).unwrap(), 0, "nothing else went into the ring");
 }
+
+/// A new directory is scanned when another one stands in its place, which is gone before anything
+/// tells of it. A ring of one event lets the test act in between.
+#[test]
+fn directory_mistaken_for_another_is_found_out_when_its_move_is_told() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |name: &str| dir.path().join(name);
+    let mut queue = kevent_core::Queue::with_capacity(1.try_into().unwrap()).unwrap();
+    let id = queue.attach(Watcher::new().unwrap(), |change| change).unwrap();
+    queue[id].watch_tree(dir.path(), 1).unwrap();
+    fs::create_dir(outside.path().join("stranger")).unwrap();
+    fs::create_dir(at("a")).unwrap();
+    fs::rename(at("a"), at("b")).unwrap();
+    fs::rename(outside.path().join("stranger"), at("a")).unwrap();
+    queue.wait(None).unwrap();
+    fs::rename(at("a"), outside.path().join("stranger")).unwrap();
+    File::create(at("end")).unwrap();
+    while queue.next().is_none_or(|change| change.path != at("end")) {
+        queue.wait(None).unwrap();
+    }
+    File::create(outside.path().join("stranger/not-in-b")).unwrap();
+    File::create(at("b/file")).unwrap();
+    let told = loop {
+        queue.wait(None).unwrap();
+        match queue.next() {
+            Some(change) if change.kind == ChangeKind::Created => break change.path,
+            _ => {}
+        }
+    };
+    assert_eq!(told, at("b/file"));
+    assert_eq!(queue[id].watches(), 2);
+}
