@@ -50,7 +50,7 @@ pub use crate::builder::{Builder, Choice};
 pub use crate::engine::{Aio, Cancel, Completion, SubmitError};
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Close, Fallocate, Fdatasync, Fsync, Op, Open, Read, ReadVectored, Stat, Statx, Write,
-    WriteVectored,
+    Close, End, Fallocate, Fdatasync, Fsync, Op, Open, Payload, Read, ReadVectored, Sendfile, Sent,
+    Stat, Statx, Write, WriteVectored,
 };
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

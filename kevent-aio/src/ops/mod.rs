@@ -11,16 +11,21 @@ mod close;
 mod fallocate;
 mod fsync;
 mod open;
+mod payload;
 mod read;
+mod sendfile;
 mod statx;
 mod vectored;
+mod window;
 mod write;
 
 pub use close::Close;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
 pub use open::Open;
+pub use payload::Payload;
 pub use read::Read;
+pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
 pub use vectored::{ReadVectored, WriteVectored};
 pub use write::Write;
@@ -78,6 +83,8 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`Sendfile`].
+    Sendfile,
 }
 
 impl Operation for Op {
