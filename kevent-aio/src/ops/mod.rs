@@ -7,6 +7,7 @@ use io_uring::squeue::Entry;
 
 use crate::operation::{Operation, Outcome, Step};
 
+mod chain;
 mod close;
 mod fallocate;
 mod fsync;
@@ -19,6 +20,9 @@ mod vectored;
 mod window;
 mod write;
 
+pub use chain::{
+    Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
+};
 pub use close::Close;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
@@ -85,6 +89,8 @@ operations! {
     Fallocate,
     /// See [`Sendfile`].
     Sendfile,
+    /// See [`Chain`].
+    Chain,
 }
 
 impl Operation for Op {
