@@ -82,6 +82,8 @@ pub struct Aio {
     sockets_ready: bool,
     /// Operations whose turn on their socket has come; some may be gone since.
     runnable: VecDeque<Token>,
+    /// Operations that could go on, but let the other sources and operations have their turn first.
+    again: Vec<Token>,
     deadlines: BTreeSet<(Instant, Token)>,
     done: VecDeque<Completion>,
     reaped: Vec<Done>,
@@ -124,6 +126,7 @@ impl Aio {
             sockets_polled: false,
             sockets_ready: false,
             runnable: VecDeque::new(),
+            again: Vec::new(),
             deadlines: BTreeSet::new(),
             done: VecDeque::new(),
             reaped: Vec::new(),
@@ -257,6 +260,10 @@ impl Aio {
             Step::Done(result) => self.finish(token, *op, result),
             Step::Run => self.run(Job { token, op }),
             Step::Writable => self.arm(token, op),
+            Step::Again => {
+                self.again.push(token);
+                self.put(token, Stage::Armed(op));
+            }
         }
     }
 
@@ -470,6 +477,12 @@ impl Aio {
     /// Submits what is batched, collects what is done, and again as long as one leads to the other.
     /// Says when to come back although nothing wakes the queue.
     fn turn(&mut self) -> io::Result<Due> {
+        self.runnable.extend(self.again.drain(..));
+        let due = self.rounds()?;
+        Ok(if self.again.is_empty() { due } else { Due::At(Instant::now()) })
+    }
+
+    fn rounds(&mut self) -> io::Result<Due> {
         for _ in 0..ROUNDS {
             self.collect()?;
             self.refill();

@@ -50,7 +50,8 @@ pub use crate::builder::{Builder, Choice};
 pub use crate::engine::{Aio, Cancel, Completion, SubmitError};
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Close, Fallocate, Fdatasync, Fsync, Op, Open, Read, ReadVectored, Stat, Statx, Write,
-    WriteVectored,
+    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Op, Open,
+    Opened, Payload, Read, ReadVectored, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
+    StepReport, StepResult, Write, WriteVectored,
 };
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

@@ -25,7 +25,7 @@ pub(crate) trait Operation: Send {
     }
 
     /// Goes on as far as that is possible without blocking. Called by the waiting thread: at the
-    /// beginning, and again when what [`Step::Writable`] asked for has come true.
+    /// beginning, and again when what [`Step::Writable`] or [`Step::Again`] asked for has come true.
     fn advance(&mut self) -> Step;
 
     /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything
@@ -63,6 +63,9 @@ pub(crate) enum Step {
     Run,
     /// To be advanced again once its socket takes data.
     Writable,
+    /// To be advanced again after the others have had their turn: it could go on, but has done as much
+    /// as one may do in a row.
+    Again,
 }
 
 /// The kernel's answer to one call: the raw result of the ring, or of a system call, made typed once.

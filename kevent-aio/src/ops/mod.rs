@@ -7,20 +7,29 @@ use io_uring::squeue::Entry;
 
 use crate::operation::{Operation, Outcome, Step};
 
+mod chain;
 mod close;
 mod fallocate;
 mod fsync;
 mod open;
+mod payload;
 mod read;
+mod sendfile;
 mod statx;
 mod vectored;
+mod window;
 mod write;
 
+pub use chain::{
+    Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
+};
 pub use close::Close;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
 pub use open::Open;
+pub use payload::Payload;
 pub use read::Read;
+pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
 pub use vectored::{ReadVectored, WriteVectored};
 pub use write::Write;
@@ -78,6 +87,10 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`Sendfile`].
+    Sendfile,
+    /// See [`Chain`].
+    Chain,
 }
 
 impl Operation for Op {

@@ -5,6 +5,8 @@
 
 pub(crate) mod epoll;
 pub(crate) mod file;
+pub(crate) mod residency;
+pub(crate) mod sendfile;
 pub(crate) mod thread;
 
 use std::io;
