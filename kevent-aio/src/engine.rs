@@ -676,14 +676,87 @@ impl fmt::Display for SubmitError {
     }
 }
 
-impl Error for SubmitError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.error)
-    }
-}
+impl Error for SubmitError {}
 
 impl From<SubmitError> for io::Error {
     fn from(refused: SubmitError) -> io::Error {
         refused.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use kevent_core::Queue;
+
+    use super::*;
+    use crate::ops::Read;
+
+    /// An engine that takes far more than its ring holds.
+    fn queue_with_small_ring() -> Option<(Queue<Completion>, kevent_core::SourceId<Aio>)> {
+        let ring = match Uring::new(8) {
+            Ok(ring) => ring,
+            Err(refusal) => {
+                println!("skipped: {refusal}");
+                return None;
+            }
+        };
+        let mut queue = Queue::new().unwrap();
+        let aio = Aio::assemble(Some(ring), None, Pool::new(1, None), 1000);
+        let id = queue.attach(aio, |completion| completion).unwrap();
+        Some((queue, id))
+    }
+
+    fn next(queue: &mut Queue<Completion>) -> Completion {
+        loop {
+            if let Some(completion) = queue.next() {
+                return completion;
+            }
+            queue.wait(Duration::from_secs(20)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_the_ring_has_no_room_for_waits_its_turn() {
+        let Some((mut queue, id)) = queue_with_small_ring() else { return };
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        let reader = Arc::new(reader);
+        for key in 0..500 {
+            let read = Read::new(reader.clone(), 0, Vec::with_capacity(1));
+            queue[id].submit(read, key).unwrap();
+        }
+        queue.wait(kevent_core::Wait::poll()).unwrap();
+        assert!(!queue[id].backlog.is_empty(), "the ring is not small enough");
+        writer.write_all(&[7; 500]).unwrap();
+        for _ in 0..500 {
+            let completion = next(&mut queue);
+            assert_eq!((completion.result.unwrap(), completion.way), (1, Way::Ring));
+        }
+        assert_eq!(queue[id].in_flight(), 0);
+    }
+
+    #[test]
+    fn cancelled_while_waiting_for_room_and_on_the_ring_alike() {
+        let Some((mut queue, id)) = queue_with_small_ring() else { return };
+        let (reader, _writer) = UnixStream::pair().unwrap();
+        let reader = Arc::new(reader);
+        let mut tokens = Vec::new();
+        for key in 0..200 {
+            let read = Read::new(reader.clone(), 0, Vec::with_capacity(1));
+            tokens.push(queue[id].submit(read, key).unwrap());
+        }
+        queue.wait(kevent_core::Wait::poll()).unwrap();
+        for token in tokens {
+            assert_eq!(queue[id].cancel(token), Cancel::Requested);
+        }
+        for _ in 0..200 {
+            assert!(next(&mut queue).was_cancelled());
+        }
+        assert_eq!(queue[id].in_flight(), 0);
+        drop(queue);
+        assert_eq!(Arc::strong_count(&reader), 1);
     }
 }

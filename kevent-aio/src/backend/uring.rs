@@ -31,8 +31,12 @@ use crate::sys::epoll::wait_readable;
 /// Entries that are handed over with one system call, at most.
 const BATCH: u32 = 256;
 
-/// How often in a row the kernel may say "try again" before it is believed that it always will.
-const PATIENCE: u32 = 64;
+/// How long the kernel may say "try again" to everything before it is believed that it always will.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Places for completions that operations leave to cancellations: those must get through when the
+/// ring is full of operations that wait for ever.
+const RESERVE: usize = 16;
 
 /// How long a ring that goes away waits for the kernel to let go of what it holds.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -53,8 +57,8 @@ pub(crate) struct Uring {
     /// Entries whose completion is still to come. Never more than the completion queue holds, so
     /// that it never overflows.
     expected: usize,
-    /// How often in a row the kernel said "try again".
-    refusals: u32,
+    /// Since when the kernel has taken nothing but said "try again".
+    refused_since: Option<Instant>,
     /// Nothing is handed over any more.
     broken: bool,
 }
@@ -100,14 +104,17 @@ impl Uring {
             pushed: VecDeque::new(),
             cancels: VecDeque::new(),
             expected: 0,
-            refusals: 0,
+            refused_since: None,
             broken: false,
         };
         uring.push_entry(&opcode::Nop::new().build().user_data(NOBODY));
-        while !uring.pushed.is_empty() {
+        loop {
             uring.submit()?;
+            if uring.pushed.is_empty() {
+                return Ok(uring);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(uring)
     }
 
     /// Puts `job` on the ring. It is handed over by the next [`submit`](Uring::submit), or at once if
@@ -185,7 +192,7 @@ impl Uring {
             let taken = self.pushed.len().saturating_sub(left);
             self.pushed.drain(..taken);
             if taken > 0 {
-                self.refusals = 0;
+                self.refused_since = None;
                 continue;
             }
             let Err(error) = answer else { return self.refused(Errno(libc::EAGAIN)) };
@@ -195,9 +202,9 @@ impl Uring {
 
     /// The kernel took nothing: later, or never?
     fn refused(&mut self, errno: Errno) -> Result<(), Refusal> {
-        self.refusals += 1;
         let later = matches!(errno.0, libc::EAGAIN | libc::EBUSY | libc::EINTR);
-        if later && self.refusals < PATIENCE {
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        if later && since.elapsed() < PATIENCE {
             return Ok(());
         }
         self.broken = true;
@@ -205,14 +212,10 @@ impl Uring {
     }
 
     fn push_cancels(&mut self) {
-        while let Some(&token) = self.cancels.front() {
-            let name = token.to_bits();
-            if self.expected < self.capacity() {
-                let entry = opcode::AsyncCancel::new(name).build().user_data(NOBODY);
-                if self.held_mut(token).is_some() && !self.push_entry(&entry) {
-                    return;
-                }
-            } else {
+        while self.expected < self.capacity() {
+            let Some(&token) = self.cancels.front() else { return };
+            let entry = opcode::AsyncCancel::new(token.to_bits()).build().user_data(NOBODY);
+            if self.held_mut(token).is_some() && !self.push_entry(&entry) {
                 return;
             }
             self.cancels.pop_front();
@@ -221,13 +224,13 @@ impl Uring {
 
     /// Whether there is something to hand over.
     pub(crate) fn has_unsubmitted(&self) -> bool {
-        let cancels = !self.cancels.is_empty() && !self.is_full();
+        let cancels = !self.cancels.is_empty() && self.expected < self.capacity();
         !self.broken && (cancels || !self.pushed.is_empty())
     }
 
-    /// Whether it has no room now.
+    /// Whether it has no room for another operation now.
     pub(crate) fn is_full(&self) -> bool {
-        self.expected >= self.capacity()
+        self.expected + RESERVE >= self.capacity()
     }
 
     /// Whether it still takes operations.
@@ -299,8 +302,7 @@ fn set_up(capacity: usize) -> io::Result<IoUring> {
     let mut coop = true;
     loop {
         let mut builder = IoUring::builder();
-        // A few more, for cancellations.
-        builder.setup_clamp().setup_cqsize(completions.max(entries) + 16);
+        builder.setup_clamp().setup_cqsize(completions.max(entries) + RESERVE as u32);
         if coop {
             builder.setup_coop_taskrun();
         }
