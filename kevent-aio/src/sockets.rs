@@ -92,3 +92,65 @@ impl fmt::Debug for Sockets {
         f.debug_struct("Sockets").field("lines", &self.lines.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn token(bits: u64) -> Token {
+        Token::from_bits(bits)
+    }
+
+    #[test]
+    fn line_moves_on_when_the_first_leaves_and_not_before() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let (fd, socket) = (near.as_raw_fd(), near.as_fd());
+        let mut sockets = Sockets::default();
+        assert!(sockets.join(fd, token(1)));
+        for bits in 2..5 {
+            assert!(!sockets.join(fd, token(bits)));
+        }
+        assert_eq!(sockets.leave(socket, token(3)), None, "it was not the first");
+        assert_eq!(sockets.leave(socket, token(1)), Some(token(2)));
+        assert_eq!(sockets.leave(socket, token(2)), Some(token(4)));
+        assert_eq!(sockets.leave(socket, token(4)), None);
+        assert!(sockets.join(fd, token(5)), "the line has ended");
+    }
+
+    #[test]
+    fn socket_that_takes_data_again_is_told_once() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let mut sockets = Sockets::default();
+        sockets.join(near.as_raw_fd(), token(7));
+        let mut ready = VecDeque::new();
+        for _ in 0..2 {
+            while (&near).write(&[0; 4096]).is_ok() {}
+            sockets.arm(near.as_fd()).unwrap();
+            sockets.look(&mut ready).unwrap();
+            assert!(ready.is_empty(), "it is full");
+            while far.read(&mut [0; 65_536]).is_ok() {}
+            sockets.look(&mut ready).unwrap();
+            sockets.look(&mut ready).unwrap();
+            assert_eq!(ready.drain(..).collect::<Vec<_>>(), [token(7)]);
+        }
+    }
+
+    #[test]
+    fn socket_whose_peer_is_gone_is_told() {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut sockets = Sockets::default();
+        sockets.join(near.as_raw_fd(), token(7));
+        while (&near).write(&[0; 4096]).is_ok() {}
+        sockets.arm(near.as_fd()).unwrap();
+        drop(far);
+        let mut ready = VecDeque::new();
+        sockets.look(&mut ready).unwrap();
+        assert_eq!(ready, [token(7)]);
+    }
+}
