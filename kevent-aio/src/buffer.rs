@@ -37,6 +37,11 @@ impl Filling {
         self.want = len;
     }
 
+    /// How long it may get.
+    pub(crate) fn want(&self) -> usize {
+        self.want
+    }
+
     /// Where the next bytes go.
     pub(crate) fn room(&mut self) -> &mut [MaybeUninit<u8>] {
         let left = (self.want - self.vec.len()).min(MOST);

@@ -72,6 +72,9 @@ impl Builder {
 
     /// How many threads the pool has at most. They are started when they are needed. 32 unless said
     /// otherwise, at least 1.
+    ///
+    /// With the pool for a backend, a read of a pipe, a socket or a terminal holds one of them until
+    /// something comes: as many such reads as there are threads stop all others.
     #[must_use]
     pub fn threads(self, threads: usize) -> Builder {
         Builder { threads: threads.max(1), ..self }

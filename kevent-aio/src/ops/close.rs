@@ -31,12 +31,14 @@ use crate::sys::file;
 pub struct Close {
     /// Here until it is known that the kernel has closed it.
     fd: Option<OwnedFd>,
+    /// The ring was told to close it.
+    told: bool,
 }
 
 impl Close {
     /// Closes `fd`.
     pub fn new(fd: impl Into<OwnedFd>) -> Close {
-        Close { fd: Some(fd.into()) }
+        Close { fd: Some(fd.into()), told: false }
     }
 
     /// The descriptor, if it was not closed.
@@ -52,6 +54,7 @@ impl Operation for Close {
 
     fn encode(&mut self) -> Option<Entry> {
         let fd = self.fd.as_ref()?;
+        self.told = true;
         Some(opcode::Close::new(types::Fd(fd.as_raw_fd())).build())
     }
 
@@ -61,9 +64,9 @@ impl Operation for Close {
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
-        // Closed by the ring: the number may be another file's by now, so it is not closed again.
-        if let Some(fd) = self.fd.take() {
-            let _ = fd.into_raw_fd();
+        if self.told {
+            // Closed by the ring: the number may be another file's by now, so not closed again.
+            let _ = self.fd.take().map(OwnedFd::into_raw_fd);
         }
         // Linux has closed it nevertheless: see close(2).
         done(if outcome == Err(Errno(libc::EINTR)) { Ok(0) } else { outcome })

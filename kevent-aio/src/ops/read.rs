@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use crate::buffer::{Filling, MOST};
+use crate::buffer::Filling;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::sys::file::{self, STREAM};
@@ -17,7 +17,8 @@ use crate::sys::file::{self, STREAM};
 /// The buffer comes back in the completion ([`into_buffer`](Read::into_buffer)) and holds exactly what
 /// was read: less than asked for at the end of the file, nothing beyond it. A short count is a result
 /// and no error. Of a pipe, a socket or a terminal the next bytes are read and the offset counts for
-/// nothing; there the read takes as long as it takes until something comes.
+/// nothing; there the read takes as long as it takes until something comes, and holds a thread of the
+/// pool where there is no ring. (One that is set non-blocking may say `WouldBlock` instead.)
 ///
 /// What is in the page cache is read by [`submit`](crate::Aio::submit) itself, without a detour; see
 /// [`cold`](Read::cold).
@@ -60,6 +61,10 @@ impl Read {
     }
 
     /// Reads `len` bytes at most, whatever the buffer's capacity, which grows if it must.
+    ///
+    /// # Panics
+    ///
+    /// As [`Vec::with_capacity`], if no memory can be had for so many.
     #[must_use]
     pub fn up_to(mut self, len: usize) -> Read {
         self.buffer.up_to(len);
@@ -114,7 +119,7 @@ impl Read {
 
 impl Operation for Read {
     fn check(&self) -> io::Result<()> {
-        check_range(self.offset, MOST as u64)
+        check_range(self.offset, self.buffer.want() as u64)
     }
 
     fn advance(&mut self) -> Step {
