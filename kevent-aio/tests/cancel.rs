@@ -1,34 +1,36 @@
 //! Ending operations early: by cancelling, by a deadline, by forgetting, by dropping everything.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Bench, honest};
-use kevent_aio::{Aio, Cancel, Choice, Close, Op, Read, Way, Write};
+use kevent_aio::{Aio, Cancel, Choice, Close, Op, Read, Sendfile, Way, Write};
 
-type Pipe = (Arc<std::io::PipeReader>, std::io::PipeWriter);
-
-fn pipe() -> Pipe {
-    let (reader, writer) = std::io::pipe().unwrap();
+/// Two ends: from the first nothing comes until it is written to the second.
+fn stream() -> (Arc<UnixStream>, UnixStream) {
+    let (reader, writer) = UnixStream::pair().unwrap();
     (Arc::new(reader), writer)
 }
 
-fn read_of(reader: &Arc<std::io::PipeReader>) -> Read {
+fn read_of(reader: &Arc<UnixStream>) -> Read {
     Read::new(reader.clone(), 0, Vec::with_capacity(100))
 }
 
 #[test]
-fn cancelled_read_of_a_pipe_says_so_and_gives_the_buffer_back() {
+fn cancelled_read_of_a_stream_says_so_and_gives_the_buffer_back() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
         if bench.aio().report().backend == Way::Pool {
             continue;
         }
-        let (reader, _writer) = pipe();
+        let (reader, _writer) = stream();
         // One that the kernel has, and one that it has not.
         let first = bench.submit(read_of(&reader), 1);
         bench.turn();
@@ -55,7 +57,7 @@ fn cancelled_read_of_a_pipe_says_so_and_gives_the_buffer_back() {
 #[test]
 fn cancelled_job_that_no_thread_has_begun_ends_at_once() {
     let mut bench = Bench::new(Aio::builder().backend(Choice::Pool).threads(1));
-    let (blocker, mut writer) = pipe();
+    let (blocker, mut writer) = stream();
     let first = bench.submit(read_of(&blocker), 1);
     let second = bench.submit(read_of(&blocker), 2);
     assert_eq!(bench.aio().cancel(second), Cancel::Requested);
@@ -74,8 +76,8 @@ fn cancelled_job_that_no_thread_has_begun_ends_at_once() {
 #[test]
 fn running_job_of_the_pool_finishes_and_says_so() {
     let mut bench = Bench::new(Aio::builder().backend(Choice::Pool));
-    let (reader, mut writer) = pipe();
-    let (proof, mut prove) = pipe();
+    let (reader, mut writer) = stream();
+    let (proof, mut prove) = stream();
     let token = bench.submit(read_of(&reader), 1);
     // Once a read that was submitted later is done, the first has long begun: jobs begin in order.
     bench.submit(read_of(&proof), 2);
@@ -93,7 +95,7 @@ fn running_job_of_the_pool_finishes_and_says_so() {
 fn cancel_after_completion_keeps_the_result() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (reader, mut writer) = pipe();
+        let (reader, mut writer) = stream();
         writer.write_all(b"here").unwrap();
         let token = bench.submit(read_of(&reader), 1);
         while bench.queue.is_empty() {
@@ -111,7 +113,7 @@ fn cancel_after_completion_keeps_the_result() {
 fn deadline_ends_what_is_late_and_nothing_else() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (reader, mut writer) = pipe();
+        let (reader, mut writer) = stream();
         let soon = Instant::now() + Duration::from_millis(30);
         let later = Instant::now() + Duration::from_secs(3600);
         let in_time = Write::new(Arc::new(tempfile::tempfile().unwrap()), 0, "in time");
@@ -142,7 +144,7 @@ fn deadline_ends_what_is_late_and_nothing_else() {
 fn abandoned_operations_are_never_heard_of() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (reader, mut writer) = pipe();
+        let (reader, mut writer) = stream();
         let token = bench.submit(read_of(&reader), 1);
         bench.turn();
         assert!(bench.aio().abandon(token));
@@ -161,7 +163,7 @@ fn abandoned_operations_are_never_heard_of() {
 fn engine_dropped_with_reads_in_flight_lets_go_of_everything() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder.threads(2));
-        let (reader, mut writer) = pipe();
+        let (reader, mut writer) = stream();
         for key in 0..20 {
             bench.submit(read_of(&reader), key);
             if key == 10 {
@@ -186,7 +188,7 @@ fn engine_dropped_with_reads_in_flight_lets_go_of_everything() {
 fn operations_outlive_the_thread_that_submitted_them() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (reader, mut writer) = pipe();
+        let (reader, mut writer) = stream();
         let submitter = {
             let reader = reader.clone();
             std::thread::spawn(move || {
@@ -217,12 +219,39 @@ fn cancelled_close_still_closes() {
     // Whichever way it goes, the descriptor is closed once the completion is dropped.
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
         let token = bench.submit(Close::new(writer), 1);
         bench.aio().cancel(token);
         drop(bench.next());
         let count = std::io::Read::read(&mut reader, &mut [0]).unwrap();
         assert_eq!(count, 0, "{name}");
         drop(File::open("/dev/null"));
+    }
+}
+
+#[test]
+fn cancelled_in_the_line_of_a_socket_leaves_the_order_of_the_others() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let near = Arc::new(near);
+        let big = vec![b'a'; 1 << 20];
+        bench.submit(Sendfile::bytes(near.clone(), big), 1);
+        let second = bench.submit(Sendfile::bytes(near.clone(), b"b".to_vec()), 2);
+        bench.submit(Sendfile::bytes(near.clone(), b"c".to_vec()), 3);
+        bench.turn();
+        assert_eq!(bench.aio().cancel(second), Cancel::Requested);
+        let completion = bench.next();
+        assert!(completion.was_cancelled() && completion.key == 2, "{name}");
+        let reader = std::thread::spawn(move || {
+            let mut all = vec![0; (1 << 20) + 1];
+            std::io::Read::read_exact(&mut far, &mut all).unwrap();
+            (all, far)
+        });
+        assert_eq!(bench.next().key, 1, "{name}");
+        assert_eq!(bench.next().key, 3, "{name}");
+        let (all, _far) = reader.join().unwrap();
+        assert!(all.ends_with(b"aac"), "{name}");
     }
 }

@@ -1,10 +1,14 @@
 //! What every operation does, on every backend, and on one that lies.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use common::{Bench, all, honest};
@@ -116,8 +120,11 @@ fn read_in_the_page_cache_is_done_inline() {
 fn streams_are_read_and_written_whatever_the_offset() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (reader, writer) = std::io::pipe().unwrap();
-        let (reader, writer) = (Arc::new(reader), Arc::new(writer));
+        // The pipes of a child process, which gives back what it gets.
+        let piped = Stdio::piped;
+        let mut child = Command::new("cat").stdin(piped()).stdout(piped()).spawn().unwrap();
+        let writer = Arc::new(child.stdin.take().unwrap());
+        let reader = Arc::new(child.stdout.take().unwrap());
         bench.submit(Read::new(reader, 7, Vec::with_capacity(100)), 1);
         bench.turn();
         bench.submit(Write::new(writer, 7, "hello"), 2);
@@ -125,7 +132,9 @@ fn streams_are_read_and_written_whatever_the_offset() {
         let (one, two) = if first.key == 1 { (first, second) } else { (second, first) };
         assert_eq!(two.result.unwrap(), 5, "{name}");
         assert_eq!(read(one).into_buffer(), b"hello", "{name}");
-        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        drop(two.op);
+        child.wait().unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
         bench.submit(Read::new(Arc::new(near), 9, Vec::with_capacity(100)).up_to(3), 3);
         (&far).write_all(b"socket").unwrap();
         assert_eq!(read(bench.next()).into_buffer(), b"soc", "{name}");
@@ -166,7 +175,7 @@ fn file_is_made_written_measured_synced_and_closed() {
 fn close_closes() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
         let completion = bench.complete(Close::new(writer));
         assert!(completion.result.is_ok(), "{name}");
         let Op::Close(mut close) = completion.op else { panic!() };
@@ -239,7 +248,7 @@ fn errors_of_the_kernel_are_results() {
         let read = Read::new(dir.clone(), 0, vec![0; 4]);
         assert_eq!(errno(bench.complete(read)), Some(libc::EISDIR), "{name}");
         assert_eq!(errno(bench.complete(Fallocate::new(dir, 0, 1))), Some(libc::EBADF), "{name}");
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = UnixStream::pair().unwrap();
         drop(reader);
         let write = Write::new(Arc::new(writer), 0, "x");
         assert_eq!(errno(bench.complete(write)), Some(libc::EPIPE), "{name}");
@@ -311,7 +320,7 @@ fn source_keeps_the_contract() {
 fn engine_moves_to_another_queue_and_goes_on() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = UnixStream::pair().unwrap();
         bench.submit(Read::new(Arc::new(reader), 0, Vec::with_capacity(9)), 1);
         bench.turn();
         let id = bench.id;

@@ -1,6 +1,8 @@
 //! Descriptors that operations open and nobody takes are closed. A process of its own, since it counts
 //! all of them; and one test, since others would open some meanwhile.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -3,12 +3,13 @@
 //! Each case runs on a thread of its own under a seccomp filter, which is that thread's alone (and that
 //! of the threads it starts).
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::unwrap_used)]
 
 mod common;
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,7 +158,7 @@ fn calls_refused_later_lose_nothing() {
         let mut bench = Bench::around(Aio::new().unwrap());
         everything_works(&mut bench, &case);
         // One that the kernel has, and some that it has not.
-        let (reader, mut writer) = std::io::pipe().unwrap();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
         bench.submit(Read::new(Arc::new(reader), 0, Vec::with_capacity(10)), 1000);
         bench.turn();
         let mut file = tempfile::tempfile().unwrap();
@@ -194,7 +195,7 @@ fn ring_that_can_not_be_entered_is_dropped_in_time() {
     }
     let dropped = std::thread::spawn(|| {
         let mut bench = Bench::around(Aio::new().unwrap());
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = UnixStream::pair().unwrap();
         bench.submit(Read::new(Arc::new(reader), 0, Vec::with_capacity(10)), 1);
         bench.turn();
         refuse(ENTER, libc::EPERM);

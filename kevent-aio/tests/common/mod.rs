@@ -1,6 +1,6 @@
 //! What the tests share: an engine of each backend in a queue.
 
-#![allow(dead_code)] // Each test binary uses its part.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses its part.
 
 use std::time::{Duration, Instant};
 
