@@ -219,9 +219,10 @@ impl Uring {
         }
     }
 
-    /// Whether something was pushed that the kernel has not taken.
+    /// Whether there is something to hand over.
     pub(crate) fn has_unsubmitted(&self) -> bool {
-        !self.broken && !self.pushed.is_empty()
+        let cancels = !self.cancels.is_empty() && !self.is_full();
+        !self.broken && (cancels || !self.pushed.is_empty())
     }
 
     /// Whether it has no room now.
