@@ -1,5 +1,7 @@
 //! Chains on the engine, on both backends and on one that lies.
 
+#![allow(clippy::unwrap_used)] // In helpers of tests, too.
+
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,7 @@
 //! Transfers on the engine, on both backends and on one that lies.
 
+#![allow(clippy::unwrap_used)] // In helpers of tests, too.
+
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,6 +1,7 @@
 //! A thousand clients that do not read: what they cost. Alone in its process, because it counts the
 //! threads of that.
 
+#![allow(clippy::unwrap_used)] // In helpers of tests, too.
 #![allow(unsafe_code)] // setrlimit(2): nothing safe is at hand.
 
 use std::io::Write as _;
