@@ -28,9 +28,10 @@ use crate::ops::window::{self, Window};
 use crate::sys::sendfile as sys;
 use crate::sys::{file, residency};
 
-/// Up to this many bytes are cheaper to read and send together with the header (two calls) than to
-/// ask about, and then to send each by itself (four).
-const SMALL: u64 = 16 * 1024;
+/// Up to this many bytes are cheaper to read and to send together with the header (two calls) than to
+/// ask about, and then to send apart from it (four). Measured over loopback: 2.4 against 4.3 us for
+/// 4 KiB, 7.2 against 9.1 us for 32 KiB, equal at 64 KiB.
+const SMALL: u64 = 32 * 1024;
 
 /// Bytes between two probes where cachestat(2) is refused: half of the least that the kernel reads
 /// ahead by default.

@@ -359,3 +359,6 @@ impl fmt::Debug for Chain {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

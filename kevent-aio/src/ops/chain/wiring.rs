@@ -67,8 +67,11 @@ pub struct Span(pub(super) SpanKind);
 
 pub(super) enum SpanKind {
     Known { offset: u64, length: u64 },
-    FromStat(StepId<Stat>, Box<dyn FnOnce(&Stat) -> Range<u64> + Send>),
+    FromStat(StepId<Stat>, FromStat<Range<u64>>),
 }
+
+/// What makes something of the metadata, when it is known.
+type FromStat<T> = Box<dyn FnOnce(&Stat) -> T + Send>;
 
 impl Span {
     /// As many bytes as the file had when that step looked, from the beginning: what a header that
@@ -106,7 +109,7 @@ pub struct Header(pub(super) HeaderKind);
 
 pub(super) enum HeaderKind {
     Known(Payload),
-    FromStat(StepId<Stat>, Box<dyn FnOnce(&Stat) -> Payload + Send>),
+    FromStat(StepId<Stat>, FromStat<Payload>),
 }
 
 impl Header {
