@@ -1,1 +1,57 @@
-//! To come.
+//! Asynchronous I/O as a source of a kevent queue.
+//!
+//! One operation, one file in `ops`, up to three ways to be done: at once if that does not block, by
+//! io_uring, or on a pool of threads. [`Aio`] chooses, and any refusal of io_uring leads to the pool.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use kevent_aio::{Aio, Op, Open, Read};
+//! use kevent_core::Queue;
+//!
+//! let mut queue = Queue::new()?;
+//! let aio = queue.attach(Aio::new()?, |completion| completion)?;
+//!
+//! queue[aio].submit(Open::new("/proc/self/status"), 1)?;
+//! loop {
+//!     queue.wait(None)?;
+//!     let Some(completion) = queue.next() else { continue };
+//!     completion.result?;
+//!     match completion.op {
+//!         Op::Open(mut open) => {
+//!             let file = Arc::new(open.take().expect("a file that was opened"));
+//!             queue[aio].submit(Read::new(file, 0, Vec::with_capacity(4096)), 2)?;
+//!         }
+//!         Op::Read(read) => {
+//!             assert!(read.into_buffer().starts_with(b"Name:"));
+//!             break;
+//!         }
+//!         _ => unreachable!("nothing else was submitted"),
+//!     }
+//! }
+//! # std::io::Result::Ok(())
+//! ```
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Linux only");
+
+mod backend;
+mod buffer;
+mod builder;
+mod engine;
+mod flight;
+mod operation;
+mod ops;
+mod report;
+mod sockets;
+mod sys;
+pub mod testing;
+
+pub use crate::builder::{Builder, Choice};
+pub use crate::engine::{Aio, Cancel, Completion, SubmitError};
+pub use crate::operation::Fd;
+pub use crate::ops::{
+    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Op, Open,
+    Opened, Payload, Read, ReadVectored, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
+    StepReport, StepResult, Write, WriteVectored,
+};
+pub use crate::report::{Call, Counters, Refusal, Report, Way};

@@ -18,8 +18,14 @@ pub type Fd = Arc<dyn AsFd + Send + Sync>;
 /// asks for, until that is [`Step::Done`]. It calls nothing else, so an operation knows no engine and no
 /// backend, and a chain of operations is an operation itself.
 pub(crate) trait Operation: Send {
+    /// Whether what the user asked for makes sense. Asked once, before anything else; the error is the
+    /// one that `submit` gives.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Goes on as far as that is possible without blocking. Called by the waiting thread: at the
-    /// beginning, and again when what [`Step::Writable`] asked for has come true.
+    /// beginning, and again when what [`Step::Writable`] or [`Step::Again`] asked for has come true.
     fn advance(&mut self) -> Step;
 
     /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything
@@ -27,7 +33,8 @@ pub(crate) trait Operation: Send {
     /// meanwhile (it is boxed), and calls nothing else on it.
     fn encode(&mut self) -> Option<Entry>;
 
-    /// The same by a blocking call, on a thread of the pool. Retries EINTR itself.
+    /// The same by a blocking call, on a thread of the pool. Retries EINTR itself. It may follow an
+    /// `encode`, without a `complete` in between, when the ring could not do it.
     fn run(&mut self) -> Outcome;
 
     /// What `Step::Run` asked for has been done, by either way, with this outcome.
@@ -56,6 +63,9 @@ pub(crate) enum Step {
     Run,
     /// To be advanced again once its socket takes data.
     Writable,
+    /// To be advanced again after the others have had their turn: it could go on, but has done as much
+    /// as one may do in a row.
+    Again,
 }
 
 /// The kernel's answer to one call: the raw result of the ring, or of a system call, made typed once.
@@ -64,6 +74,12 @@ pub(crate) type Outcome = Result<u32, Errno>;
 /// An error number of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) i32);
+
+impl From<io::Error> for Errno {
+    fn from(error: io::Error) -> Errno {
+        Errno(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
 
 impl From<Errno> for io::Error {
     fn from(errno: Errno) -> io::Error {

@@ -1,0 +1,203 @@
+//! A bounded pool of threads that make blocking calls.
+//!
+//! Threads are started as jobs come, and end after a while without any. A worker owns the job that it
+//! works on: the pool can go away while a call blocks, and the worker ends when that returns. How many
+//! jobs wait is bounded by how many operations the engine takes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
+use std::time::Duration;
+
+use kevent_core::{Token, Waker};
+
+use crate::backend::{Done, Job};
+use crate::operation::{Operation, Outcome};
+use crate::ops::Op;
+use crate::sys::thread::spawn_quiet;
+
+/// How long a thread waits for the next job before it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How a worker runs an operation. Tests have one that lies.
+pub(crate) type Runner = Arc<dyn Fn(&mut Op) -> Outcome + Send + Sync>;
+
+/// Threads that run operations.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    limit: usize,
+}
+
+struct Shared {
+    jobs: Mutex<Jobs>,
+    there_is_work: Condvar,
+    mailbox: Mutex<Mailbox>,
+    runner: Runner,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    threads: usize,
+    /// Threads that wait for a job.
+    idle: usize,
+    closed: bool,
+}
+
+/// What the workers have done, for the engine to collect.
+#[derive(Default)]
+struct Mailbox {
+    done: Vec<Done>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+/// A panic elsewhere can't leave half a change: what happens under these locks does not panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// A pool of at most `limit` threads; none yet.
+    pub(crate) fn new(limit: usize, runner: Option<Runner>) -> Pool {
+        let shared = Shared {
+            jobs: Mutex::default(),
+            there_is_work: Condvar::new(),
+            mailbox: Mutex::default(),
+            runner: runner.unwrap_or_else(|| Arc::new(|op| op.run())),
+        };
+        Pool { shared: Arc::new(shared), limit }
+    }
+
+    /// Whom to wake when something is done; nobody without a waker.
+    pub(crate) fn set_waker(&self, waker: Option<Waker>) {
+        lock(&self.shared.mailbox).waker = waker;
+    }
+
+    /// Takes `job` in.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread and none can be started; the job comes back.
+    pub(crate) fn start(&self, job: Job) -> Result<(), (Job, io::Error)> {
+        let mut jobs = lock(&self.shared.jobs);
+        jobs.waiting.push_back(job);
+        let wanted = jobs.waiting.len() > jobs.idle && jobs.threads < self.limit;
+        if wanted {
+            // Under the lock: another submitter's count is right, and the new thread waits for it.
+            if let Err(error) = self.start_thread(&mut jobs) {
+                if jobs.threads == 0 {
+                    return match jobs.waiting.pop_back() {
+                        Some(job) => Err((job, error)),
+                        None => Ok(()),
+                    };
+                }
+            }
+        }
+        drop(jobs);
+        self.shared.there_is_work.notify_one();
+        Ok(())
+    }
+
+    fn start_thread(&self, jobs: &mut Jobs) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        spawn_quiet(Builder::new().name("kevent-aio".to_owned()), move || shared.work())?;
+        jobs.threads += 1;
+        Ok(())
+    }
+
+    /// Takes a job back that no thread has begun.
+    pub(crate) fn take_back(&self, token: Token) -> Option<Job> {
+        let mut jobs = lock(&self.shared.jobs);
+        let place = jobs.waiting.iter().position(|job| job.token == token)?;
+        jobs.waiting.remove(place)
+    }
+
+    /// Moves what is done into `into`.
+    pub(crate) fn reap(&self, into: &mut Vec<Done>) {
+        into.append(&mut lock(&self.shared.mailbox).done);
+    }
+}
+
+impl Shared {
+    /// What a thread does.
+    fn work(&self) {
+        while let Some(mut job) = self.next_job() {
+            let outcome = (self.runner)(&mut job.op);
+            self.deliver(Done { job, outcome });
+        }
+    }
+
+    /// The next job; `None` when there was none for a while, or never will be.
+    fn next_job(&self) -> Option<Job> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                return Some(job);
+            }
+            if jobs.closed {
+                break;
+            }
+            jobs.idle += 1;
+            let (again, waited) =
+                self.there_is_work.wait_timeout(jobs, IDLE).unwrap_or_else(PoisonError::into_inner);
+            jobs = again;
+            jobs.idle -= 1;
+            if waited.timed_out() && jobs.waiting.is_empty() {
+                break;
+            }
+        }
+        jobs.threads -= 1;
+        None
+    }
+
+    fn deliver(&self, done: Done) {
+        let mut mailbox = lock(&self.mailbox);
+        if mailbox.closed {
+            drop(mailbox);
+            let Done { mut job, outcome } = done;
+            // Nobody collects it: what the operation has opened is closed with it.
+            let _ = job.op.complete(outcome);
+            return;
+        }
+        mailbox.done.push(done);
+        // The first says it for those that come before it is collected.
+        let waker = if mailbox.done.len() == 1 { mailbox.waker.clone() } else { None };
+        drop(mailbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Pool {
+    /// Gives up what no thread has begun, and does not wait for what one has.
+    fn drop(&mut self) {
+        let mut mailbox = lock(&self.shared.mailbox);
+        mailbox.closed = true;
+        let done = std::mem::take(&mut mailbox.done);
+        drop(mailbox);
+        let mut jobs = lock(&self.shared.jobs);
+        jobs.closed = true;
+        let waiting = std::mem::take(&mut jobs.waiting);
+        drop(jobs);
+        self.shared.there_is_work.notify_all();
+        for Done { mut job, outcome } in done {
+            let _ = job.op.complete(outcome);
+        }
+        drop(waiting);
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let jobs = lock(&self.shared.jobs);
+        f.debug_struct("Pool")
+            .field("limit", &self.limit)
+            .field("threads", &jobs.threads)
+            .field("waiting", &jobs.waiting.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,364 @@
+//! io_uring(7).
+//!
+//! Any of its three system calls may be refused, at the start or any time later (a container's seccomp
+//! filter, a sysctl, a limit). The ring then says so, once, and gives back what the kernel has not taken;
+//! the engine goes on with the pool. What the kernel has taken still comes in: that needs no call.
+//!
+//! # Safety
+//!
+//! The kernel works on memory that operations own. From the moment in which the entry of an operation
+//! is pushed until its completion was seen the ring owns the operation, boxed, in `held`, and touches
+//! it no more. If the ring goes away before, it leaks the operation. What an entry points to lives
+//! inside its operation, on the heap or in the box: the contract of `Operation::encode`.
+
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, Probe, opcode};
+use kevent_core::Token;
+
+use crate::backend::{Done, Job};
+use crate::operation::{Errno, Operation, Outcome};
+use crate::report::{Call, Refusal};
+use crate::sys::epoll::wait_readable;
+
+/// Entries that are handed over with one system call, at most.
+const BATCH: u32 = 256;
+
+/// How long the kernel may say "try again" to everything before it is believed that it always will.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Places for completions that operations leave to cancellations: those must get through when the
+/// ring is full of operations that wait for ever.
+const RESERVE: usize = 16;
+
+/// How long a ring that goes away waits for the kernel to let go of what it holds.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The name of entries that are no operation's. Slots of tokens are never that high.
+const NOBODY: u64 = u64::MAX;
+
+/// An io_uring and the operations that are on it.
+pub(crate) struct Uring {
+    ring: IoUring,
+    probe: Probe,
+    /// The operations that are on the ring, by their slot.
+    held: Vec<Option<Held>>,
+    /// The names of the entries that were pushed and that the kernel has not taken, in order.
+    pushed: VecDeque<u64>,
+    /// Operations to cancel, for which there was no room yet.
+    cancels: VecDeque<Token>,
+    /// Entries whose completion is still to come. Never more than the completion queue holds, so
+    /// that it never overflows.
+    expected: usize,
+    /// Since when the kernel has taken nothing but said "try again".
+    refused_since: Option<Instant>,
+    /// Nothing is handed over any more.
+    broken: bool,
+}
+
+/// An operation on the ring.
+struct Held {
+    job: Job,
+    opcode: u8,
+    /// Its cancellation was asked for, so that "cancelled" is an answer.
+    cancelling: bool,
+}
+
+/// What became of a job that was to be put on the ring.
+pub(crate) enum Pushed {
+    /// It is on the ring.
+    Yes,
+    /// There is no room now.
+    Full(Job),
+    /// The ring can't do this one.
+    Unable(Job),
+}
+
+/// A completion of the ring.
+pub(crate) enum Reaped {
+    /// Done, or failed for good.
+    Done(Done),
+    /// The ring did not do it: it lacks the opcode, or the thread that submitted it has ended.
+    Undone(Job),
+}
+
+impl Uring {
+    /// A ring for `capacity` operations that works: every kind of call was tried.
+    pub(crate) fn new(capacity: usize) -> Result<Uring, Refusal> {
+        let ring = set_up(capacity).map_err(|e| Refusal::new(Call::Setup, &e))?;
+        let mut probe = Probe::new();
+        ring.submitter()
+            .register_probe(&mut probe)
+            .map_err(|e| Refusal::new(Call::Register, &e))?;
+        let mut uring = Uring {
+            ring,
+            probe,
+            held: Vec::new(),
+            pushed: VecDeque::new(),
+            cancels: VecDeque::new(),
+            expected: 0,
+            refused_since: None,
+            broken: false,
+        };
+        uring.push_entry(&opcode::Nop::new().build().user_data(NOBODY));
+        loop {
+            uring.submit()?;
+            if uring.pushed.is_empty() {
+                return Ok(uring);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Puts `job` on the ring. It is handed over by the next [`submit`](Uring::submit), or at once if
+    /// the batch is full.
+    pub(crate) fn push(&mut self, mut job: Job) -> Result<Pushed, (Job, Refusal)> {
+        if self.broken {
+            return Ok(Pushed::Unable(job));
+        }
+        if self.is_full() {
+            return Ok(Pushed::Full(job));
+        }
+        if self.ring.submission().is_full() {
+            if let Err(refusal) = self.submit() {
+                return Err((job, refusal));
+            }
+            if self.ring.submission().is_full() {
+                return Ok(Pushed::Full(job));
+            }
+        }
+        let Some(entry) = job.op.encode() else { return Ok(Pushed::Unable(job)) };
+        let opcode = entry.get_opcode() as u8;
+        if !self.probe.is_supported(opcode) {
+            return Ok(Pushed::Unable(job));
+        }
+        let token = job.token;
+        let slot = token.slot() as usize;
+        if self.held.len() <= slot {
+            self.held.resize_with(slot + 1, || None);
+        }
+        self.held[slot] = Some(Held { job, opcode, cancelling: false });
+        // There is room: asked above.
+        self.push_entry(&entry.user_data(token.to_bits()));
+        Ok(Pushed::Yes)
+    }
+
+    fn push_entry(&mut self, entry: &Entry) -> bool {
+        // SAFETY: the operation that the entry points into is in `held`, boxed, until its completion
+        // was seen; entries that are no operation's point to nothing.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        if pushed.is_ok() {
+            self.pushed.push_back(entry.get_user_data());
+            self.expected += 1;
+        }
+        pushed.is_ok()
+    }
+
+    /// As many completions as the kernel has room for.
+    fn capacity(&self) -> usize {
+        self.ring.params().cq_entries() as usize
+    }
+
+    /// Asks the kernel to end an operation that is on the ring. Its completion comes in any case.
+    pub(crate) fn cancel(&mut self, token: Token) {
+        if let Some(held) = self.held_mut(token) {
+            held.cancelling = true;
+            self.cancels.push_back(token);
+        }
+    }
+
+    /// Hands over what was pushed, in one call, or none if that is nothing. What the kernel does not
+    /// take now is handed over with the next.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel takes nothing any more. [`take_back`](Uring::take_back) then gives what it has
+    /// not taken.
+    pub(crate) fn submit(&mut self) -> Result<(), Refusal> {
+        loop {
+            self.push_cancels();
+            if self.broken || self.pushed.is_empty() {
+                return Ok(());
+            }
+            let answer = self.ring.submit();
+            let left = self.ring.submission().len();
+            let taken = self.pushed.len().saturating_sub(left);
+            self.pushed.drain(..taken);
+            if taken > 0 {
+                self.refused_since = None;
+                continue;
+            }
+            let Err(error) = answer else { return self.refused(Errno(libc::EAGAIN)) };
+            return self.refused(Errno::from(error));
+        }
+    }
+
+    /// The kernel took nothing: later, or never?
+    fn refused(&mut self, errno: Errno) -> Result<(), Refusal> {
+        let later = matches!(errno.0, libc::EAGAIN | libc::EBUSY | libc::EINTR);
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        if later && since.elapsed() < PATIENCE {
+            return Ok(());
+        }
+        self.broken = true;
+        Err(Refusal::new(Call::Enter, &io::Error::from(errno)))
+    }
+
+    fn push_cancels(&mut self) {
+        while self.expected < self.capacity() {
+            let Some(&token) = self.cancels.front() else { return };
+            let entry = opcode::AsyncCancel::new(token.to_bits()).build().user_data(NOBODY);
+            if self.held_mut(token).is_some() && !self.push_entry(&entry) {
+                return;
+            }
+            self.cancels.pop_front();
+        }
+    }
+
+    /// Whether there is something to hand over.
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        let cancels = !self.cancels.is_empty() && self.expected < self.capacity();
+        !self.broken && (cancels || !self.pushed.is_empty())
+    }
+
+    /// Whether it has no room for another operation now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.expected + RESERVE >= self.capacity()
+    }
+
+    /// Whether it still takes operations.
+    pub(crate) fn works(&self) -> bool {
+        !self.broken
+    }
+
+    /// Once the ring is broken: the operations that the kernel has not taken, and now never will.
+    pub(crate) fn take_back(&mut self) -> Vec<Job> {
+        let names = std::mem::take(&mut self.pushed);
+        self.expected -= names.len();
+        self.cancels.clear();
+        names.into_iter().filter_map(|name| self.release(name)).map(|held| held.job).collect()
+    }
+
+    /// The next completion, if there is one. Makes no system call.
+    pub(crate) fn reap(&mut self) -> Option<Reaped> {
+        loop {
+            let entry = self.ring.completion().next()?;
+            self.expected = self.expected.saturating_sub(1);
+            let Some(held) = self.release(entry.user_data()) else { continue };
+            return Some(held.answer(entry.result()));
+        }
+    }
+
+    fn held_mut(&mut self, token: Token) -> Option<&mut Held> {
+        let held = self.held.get_mut(token.slot() as usize)?.as_mut()?;
+        (held.job.token == token).then_some(held)
+    }
+
+    fn release(&mut self, name: u64) -> Option<Held> {
+        if name == NOBODY {
+            return None;
+        }
+        let token = Token::from_bits(name);
+        self.held_mut(token)?;
+        self.held.get_mut(token.slot() as usize)?.take()
+    }
+
+    /// How many operations are on the ring.
+    fn on_ring(&self) -> usize {
+        self.held.iter().flatten().count()
+    }
+}
+
+impl Held {
+    fn answer(self, result: i32) -> Reaped {
+        let Held { job, opcode, cancelling } = self;
+        let outcome: Outcome = u32::try_from(result).map_err(|_| Errno(result.saturating_neg()));
+        let undone = match outcome {
+            Err(Errno(libc::ECANCELED)) => !cancelling,
+            // Interrupted, but a descriptor is closed by then, and closing it again would hit another.
+            Err(Errno(libc::EINTR)) => !cancelling && opcode != opcode::Close::CODE,
+            // Perhaps the operation's own error; then the pool will say the same.
+            Err(Errno(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS)) => true,
+            _ => false,
+        };
+        if undone { Reaped::Undone(job) } else { Reaped::Done(Done { job, outcome }) }
+    }
+}
+
+/// Makes a ring, a smaller one if memory is short.
+///
+/// The ring's descriptor must wake epoll. It does so with these flags, and would not with
+/// `IORING_SETUP_DEFER_TASKRUN`.
+fn set_up(capacity: usize) -> io::Result<IoUring> {
+    let mut entries = u32::try_from(capacity).unwrap_or(BATCH).clamp(8, BATCH).next_power_of_two();
+    let mut completions = u32::try_from(capacity).unwrap_or(u32::MAX).clamp(16, 1 << 15);
+    let mut coop = true;
+    loop {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(completions.max(entries) + RESERVE as u32);
+        if coop {
+            builder.setup_coop_taskrun();
+        }
+        match builder.build(entries) {
+            Ok(ring) => return Ok(ring),
+            // Before 5.19.
+            Err(e) if coop && e.raw_os_error() == Some(libc::EINVAL) => coop = false,
+            Err(e) if entries > 8 && e.raw_os_error() == Some(libc::ENOMEM) => {
+                entries /= 4;
+                completions = entries * 2;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring")
+            .field("fd", &self.as_fd())
+            .field("on_ring", &self.on_ring())
+            .field("unsubmitted", &self.pushed.len())
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsFd for Uring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring is open as long as it is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
+impl Drop for Uring {
+    /// Ends what is in flight and waits until the kernel has let go of it; not for ever, though: what
+    /// it holds then is leaked, for it may still write there after the ring is closed.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        let tokens: Vec<_> = self.held.iter().flatten().map(|held| held.job.token).collect();
+        tokens.into_iter().for_each(|token| self.cancel(token));
+        loop {
+            if self.broken || self.submit().is_err() {
+                drop(self.take_back());
+            }
+            while let Some(reaped) = self.reap() {
+                if let Reaped::Done(Done { mut job, outcome }) = reaped {
+                    // What the operation has opened is closed with it.
+                    let _ = job.op.complete(outcome);
+                }
+            }
+            if self.on_ring() == 0 || Instant::now() >= deadline {
+                break;
+            }
+            wait_readable(self.as_fd(), 10);
+        }
+        std::mem::take(&mut self.held).into_iter().flatten().for_each(std::mem::forget);
+    }
+}

@@ -1,0 +1,135 @@
+//! How to make an engine.
+
+use std::fmt;
+use std::io;
+
+use crate::backend::pool::{Pool, Runner};
+use crate::backend::uring::Uring;
+use crate::engine::Aio;
+use crate::report::Refusal;
+
+/// Operations in flight, unless said otherwise.
+const DEFAULT_CAPACITY: usize = 1024;
+
+/// Threads of the pool at most, unless said otherwise: as many as a disk's queue makes use of.
+const DEFAULT_THREADS: usize = 32;
+
+/// The name of the variable that chooses the backend where the program leaves it open.
+const VARIABLE: &str = "KEVENT_AIO";
+
+/// Which backend is to do the work that would block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Choice {
+    /// io_uring where it can be had, else the pool. The environment variable `KEVENT_AIO`, set to
+    /// `uring`, `pool` or `auto`, decides if it is set.
+    #[default]
+    Auto,
+    /// io_uring, and an error without it.
+    Uring,
+    /// Threads.
+    Pool,
+}
+
+/// How an [`Aio`] is to be made.
+///
+/// ```
+/// use kevent_aio::{Aio, Choice, Way};
+///
+/// let aio = Aio::builder().backend(Choice::Pool).capacity(64).threads(4).build()?;
+/// assert_eq!(aio.report().backend, Way::Pool);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Builder {
+    choice: Choice,
+    capacity: usize,
+    threads: usize,
+    pub(crate) runner: Option<Runner>,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Builder {
+        Builder {
+            choice: Choice::Auto,
+            capacity: DEFAULT_CAPACITY,
+            threads: DEFAULT_THREADS,
+            runner: None,
+        }
+    }
+
+    /// Which backend. [`Choice::Auto`] unless said otherwise.
+    #[must_use]
+    pub fn backend(self, choice: Choice) -> Builder {
+        Builder { choice, ..self }
+    }
+
+    /// How many operations may be in flight, those counted whose completion was not taken yet. 1,024
+    /// unless said otherwise, at least 1.
+    #[must_use]
+    pub fn capacity(self, operations: usize) -> Builder {
+        Builder { capacity: operations.max(1), ..self }
+    }
+
+    /// How many threads the pool has at most. They are started when they are needed. 32 unless said
+    /// otherwise, at least 1.
+    ///
+    /// With the pool for a backend, a read of a pipe, a socket or a terminal holds one of them until
+    /// something comes: as many such reads as there are threads stop all others.
+    #[must_use]
+    pub fn threads(self, threads: usize) -> Builder {
+        Builder { threads: threads.max(1), ..self }
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`, saying why and what to do, when io_uring was asked for by name and can't be had.
+    /// `InvalidInput` when `KEVENT_AIO` says something that it can't mean.
+    pub fn build(self) -> io::Result<Aio> {
+        let choice = if self.choice == Choice::Auto { from_environment()? } else { self.choice };
+        let (ring, refusal) = match choice {
+            Choice::Pool => (None, None),
+            Choice::Auto | Choice::Uring => match Uring::new(self.capacity) {
+                Ok(ring) => (Some(ring), None),
+                Err(refusal) if choice == Choice::Uring => return Err(no_ring(&refusal)),
+                Err(refusal) => (None, Some(refusal)),
+            },
+        };
+        let pool = Pool::new(self.threads, self.runner);
+        Ok(Aio::assemble(ring, refusal, pool, self.capacity))
+    }
+}
+
+fn no_ring(refusal: &Refusal) -> io::Error {
+    let remedy = refusal.remedy();
+    let text = format!(
+        "io_uring was asked for and can't be had: {refusal}; {remedy}, or leave the choice open \
+         (Choice::Auto, {VARIABLE}=auto)"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+fn from_environment() -> io::Result<Choice> {
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(Choice::Auto) };
+    match value.to_str() {
+        Some("auto" | "") => Ok(Choice::Auto),
+        Some("uring") => Ok(Choice::Uring),
+        Some("pool") => Ok(Choice::Pool),
+        _ => {
+            let text =
+                format!("{VARIABLE} is {value:?}; set it to uring, pool or auto, or unset it");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("choice", &self.choice)
+            .field("capacity", &self.capacity)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
+}

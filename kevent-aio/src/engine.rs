@@ -1,0 +1,762 @@
+//! The engine: takes operations in, chooses the way for each, and gives completions out.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use kevent_core::{
+    Due, Full, Interest, PollKey, PollSet, Ready, Sink, Source, Table, Token, Trigger,
+};
+
+use crate::backend::pool::Pool;
+use crate::backend::uring::{Pushed, Reaped, Uring};
+use crate::backend::{Done, Job};
+use crate::builder::Builder;
+use crate::flight::{Flight, Reason, Stage};
+use crate::operation::{Errno, Operation, Outcome, Step};
+use crate::ops::Op;
+use crate::report::{Counters, Refusal, Report, Way};
+use crate::sockets::Sockets;
+
+/// How often one turn submits what the completions of the last submission led to.
+const ROUNDS: usize = 16;
+
+/// When to try again what the kernel had no room for.
+const TRY_AGAIN: Duration = Duration::from_millis(1);
+
+/// Asynchronous I/O as a source of a queue.
+///
+/// [`submit`](Aio::submit) takes an operation and never blocks; when it is done one [`Completion`]
+/// comes out of the queue and gives the operation back, with buffers and descriptors. What does not
+/// block is done at once. The rest goes to io_uring in batches, one system call for each turn of the
+/// queue; or to a bounded pool of threads, where io_uring can't be had or is refused later on. Which of
+/// the two makes no difference to the program; [`report`](Aio::report) tells.
+///
+/// The engine owns what an operation works on until the kernel is done with it. If the engine is
+/// dropped before, it cancels what is in flight and waits for a second at most; what the kernel does not
+/// let go of by then is leaked, as is what a thread of the pool is stuck in.
+///
+/// After a `fork` the child must not use the engine of its parent: what it submitted would complete
+/// in the parent.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kevent_aio::{Aio, Read};
+/// use kevent_core::Queue;
+///
+/// let mut queue = Queue::new()?;
+/// let aio = queue.attach(Aio::new()?, |completion| completion)?;
+///
+/// let file = Arc::new(std::fs::File::open("/proc/self/status")?);
+/// for key in 0..4 {
+///     let read = Read::new(file.clone(), key * 16, Vec::with_capacity(16));
+///     queue[aio].submit(read, key).unwrap();
+/// }
+/// let mut keys = Vec::new();
+/// while keys.len() < 4 {
+///     queue.wait(None)?;
+///     while let Some(completion) = queue.next() {
+///         assert_eq!(completion.result?, 16);
+///         keys.push(completion.key);
+///     }
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Aio {
+    flights: Table<Flight>,
+    capacity: usize,
+    ring: Option<Uring>,
+    refusal: Option<Refusal>,
+    pool: Pool,
+    /// How many operations the pool has.
+    on_pool: usize,
+    /// Operations for the ring that wait for room on it, in order; some may be gone since.
+    backlog: VecDeque<Token>,
+    sockets: Sockets,
+    /// Whether the queue has the set of the sockets in its own.
+    sockets_polled: bool,
+    /// Whether a socket takes data again.
+    sockets_ready: bool,
+    /// Operations whose turn on their socket has come; some may be gone since.
+    runnable: VecDeque<Token>,
+    /// Operations that could go on, but let the other sources and operations have their turn first.
+    again: Vec<Token>,
+    deadlines: BTreeSet<(Instant, Token)>,
+    done: VecDeque<Completion>,
+    reaped: Vec<Done>,
+    counters: Counters,
+    queue: Option<PollSet>,
+}
+
+impl Aio {
+    /// An engine on io_uring, or on a pool of threads where that can't be had. The environment
+    /// variable `KEVENT_AIO` (`uring`, `pool` or `auto`) chooses.
+    ///
+    /// # Errors
+    ///
+    /// Only when that variable asks for what can't be had, or for nonsense: see [`Builder::build`].
+    pub fn new() -> io::Result<Aio> {
+        Aio::builder().build()
+    }
+
+    /// An engine made to measure.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn assemble(
+        ring: Option<Uring>,
+        refusal: Option<Refusal>,
+        pool: Pool,
+        capacity: usize,
+    ) -> Aio {
+        Aio {
+            flights: Table::new(),
+            capacity,
+            ring,
+            refusal,
+            pool,
+            on_pool: 0,
+            backlog: VecDeque::new(),
+            sockets: Sockets::default(),
+            sockets_polled: false,
+            sockets_ready: false,
+            runnable: VecDeque::new(),
+            again: Vec::new(),
+            deadlines: BTreeSet::new(),
+            done: VecDeque::new(),
+            reaped: Vec::new(),
+            counters: Counters::default(),
+            queue: None,
+        }
+    }
+
+    /// Takes `op` in. Its completion, which carries `key`, comes out of the queue. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when as many operations are in flight as the capacity allows, `InvalidInput` when
+    /// the operation can't be meant. It is given back.
+    #[allow(clippy::result_large_err)] // Giving the operation back is the point.
+    pub fn submit(&mut self, op: impl Into<Op>, key: u64) -> Result<Token, SubmitError> {
+        self.admit(op.into(), key, None)
+    }
+
+    /// Takes `op` in, and cancels it if it is not done by `deadline`. The result is `TimedOut` then;
+    /// if it was done nevertheless, because it could not be stopped, what it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Aio::submit).
+    #[allow(clippy::result_large_err)]
+    pub fn submit_until(
+        &mut self,
+        op: impl Into<Op>,
+        key: u64,
+        deadline: Instant,
+    ) -> Result<Token, SubmitError> {
+        self.admit(op.into(), key, Some(deadline))
+    }
+
+    /// Asks for an operation to end early.
+    ///
+    /// One completion comes in any case, and tells the truth: [`Completion::was_cancelled`], or the
+    /// result if the operation was done before it could be stopped. What is at work in the pool, a read
+    /// of a pipe for example, can't be stopped: it ends when it ends.
+    pub fn cancel(&mut self, token: Token) -> Cancel {
+        let answer = self.end(token, Reason::Cancelled);
+        self.pump();
+        self.changed();
+        answer
+    }
+
+    /// Forgets an operation: no completion of it comes out any more, not even one that is in the queue.
+    ///
+    /// It is not cancelled (cancel it first if it is to be): it goes on, the engine owns what it needs
+    /// meanwhile, and drops that in the end; a file that it opens is closed. `false` if there is no such
+    /// operation any more.
+    pub fn abandon(&mut self, token: Token) -> bool {
+        let Some(flight) = self.flights.get_mut(token) else { return false };
+        if flight.abandoned {
+            return false;
+        }
+        match flight.stage {
+            Stage::Done | Stage::Handed => drop(self.flights.remove(token)),
+            _ => flight.abandoned = true,
+        }
+        true
+    }
+
+    /// How many operations were submitted and have not come out of the queue as completions.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// How many operations may be in flight.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// What does the work, why, and how much.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let on_ring = self.ring.as_ref().is_some_and(Uring::works);
+        Report {
+            backend: if on_ring { Way::Ring } else { Way::Pool },
+            refusal: self.refusal,
+            counters: self.counters,
+        }
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn admit(&mut self, op: Op, key: u64, deadline: Option<Instant>) -> Result<Token, SubmitError> {
+        if self.flights.len() >= self.capacity {
+            let text = format!(
+                "{} operations are in flight, as many as the capacity allows: take completions out",
+                self.capacity
+            );
+            let error = io::Error::new(io::ErrorKind::WouldBlock, text);
+            return Err(SubmitError { error, op });
+        }
+        if let Err(error) = op.check() {
+            return Err(SubmitError { error, op });
+        }
+        let line = op.socket().map(|socket| socket.as_raw_fd());
+        let token = self.flights.insert(Flight::new(key, line, deadline));
+        self.deadlines.extend(deadline.map(|deadline| (deadline, token)));
+        match line {
+            Some(fd) if !self.sockets.join(fd, token) => {
+                self.put(token, Stage::InLine(Box::new(op)));
+            }
+            _ => self.begin(token, op),
+        }
+        self.pump();
+        self.changed();
+        Ok(token)
+    }
+
+    /// The first step. An operation that is done with it is never boxed.
+    fn begin(&mut self, token: Token, mut op: Op) {
+        match op.advance() {
+            Step::Done(result) => self.finish(token, op, result),
+            step => self.go_on(token, Box::new(op), step),
+        }
+    }
+
+    /// Does what an operation asked for; or has it end early, if that is wanted by now.
+    fn go_on(&mut self, token: Token, mut op: Box<Op>, mut step: Step) {
+        if !matches!(step, Step::Done(_)) {
+            if let Some(reason) = self.flights.get_mut(token).and_then(Flight::take_end) {
+                step = op.abort(reason.error());
+            }
+        }
+        match step {
+            Step::Done(result) => self.finish(token, *op, result),
+            Step::Run => self.run(Job { token, op }),
+            Step::Writable => self.arm(token, op),
+            Step::Again => {
+                self.again.push(token);
+                self.put(token, Stage::Armed(op));
+            }
+        }
+    }
+
+    /// Hands a job to the ring if that works and has room, or to the pool.
+    fn run(&mut self, job: Job) {
+        let ring_works = self.ring.as_ref().is_some_and(Uring::works);
+        if ring_works && !self.backlog.is_empty() {
+            // Not before those who wait already.
+            return self.run_later(job);
+        }
+        self.push(job);
+    }
+
+    fn push(&mut self, job: Job) {
+        let token = job.token;
+        let Some(ring) = &mut self.ring else { return self.run_on_pool(job) };
+        match ring.push(job) {
+            Ok(Pushed::Yes) => self.put(token, Stage::OnRing),
+            Ok(Pushed::Full(job)) => self.run_later(job),
+            Ok(Pushed::Unable(job)) => self.run_on_pool(job),
+            Err((job, refusal)) => {
+                self.lose_ring(refusal);
+                self.run_instead(job);
+            }
+        }
+    }
+
+    fn run_later(&mut self, job: Job) {
+        self.backlog.push_back(job.token);
+        self.put(job.token, Stage::Backlog(job.op));
+    }
+
+    fn run_on_pool(&mut self, job: Job) {
+        let token = job.token;
+        self.put(token, Stage::OnPool);
+        match self.pool.start(job) {
+            Ok(()) => self.on_pool += 1,
+            // The step fails, not the engine.
+            Err((job, error)) => self.complete(job, Err(Errno::from(error)), Way::Pool),
+        }
+    }
+
+    /// Has the pool do what the ring did not, unless it is to end now anyway.
+    fn run_instead(&mut self, job: Job) {
+        if self.flights.get(job.token).is_some_and(|flight| flight.end.is_some()) {
+            return self.go_on(job.token, job.op, Step::Run);
+        }
+        self.counters.fallbacks += 1;
+        self.run_on_pool(job);
+    }
+
+    /// The ring takes nothing any more: from now on the pool does everything. What the kernel has taken
+    /// still comes in.
+    fn lose_ring(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+        let jobs = self.ring.as_mut().map(Uring::take_back).unwrap_or_default();
+        for job in jobs {
+            self.run_instead(job);
+        }
+        self.refill();
+    }
+
+    /// Moves what waits for room to the ring, as far as there is room.
+    fn refill(&mut self) {
+        for _ in 0..self.backlog.len() {
+            let full = self.ring.as_ref().is_some_and(|ring| ring.works() && ring.is_full());
+            if full {
+                return;
+            }
+            let Some(token) = self.backlog.pop_front() else { return };
+            let Some(flight) = self.flights.get_mut(token) else { continue };
+            if !matches!(flight.stage, Stage::Backlog(_)) {
+                continue;
+            }
+            let Some(op) = flight.take_waiting() else { continue };
+            self.push(Job { token, op });
+        }
+    }
+
+    /// A step was done by `way`.
+    fn complete(&mut self, mut job: Job, outcome: Outcome, way: Way) {
+        let Some(flight) = self.flights.get_mut(job.token) else { return };
+        flight.stage = Stage::Here;
+        flight.way = way;
+        let stopped = matches!(outcome, Err(Errno(libc::ECANCELED | libc::EINTR)));
+        let step = if stopped && flight.end.is_some() {
+            // Not the step's own outcome: `go_on` tells the operation why.
+            Step::Run
+        } else {
+            job.op.complete(outcome)
+        };
+        self.go_on(job.token, job.op, step);
+    }
+
+    /// Waits until the operation's socket takes data.
+    fn arm(&mut self, token: Token, mut op: Box<Op>) {
+        let armed = match op.socket() {
+            Some(socket) => self.sockets.arm(socket),
+            None => Err(io::Error::from_raw_os_error(libc::ENOTSOCK)),
+        };
+        match armed.and_then(|()| self.poll_sockets()) {
+            Ok(()) => self.put(token, Stage::Armed(op)),
+            Err(error) => {
+                let step = op.abort(error);
+                match step {
+                    Step::Writable => {
+                        let error = io::Error::from_raw_os_error(libc::EIO);
+                        self.finish(token, *op, Err(error));
+                    }
+                    step => self.go_on(token, op, step),
+                }
+            }
+        }
+    }
+
+    /// An operation has its result.
+    fn finish(&mut self, token: Token, op: Op, result: io::Result<u64>) {
+        let Some(flight) = self.flights.get_mut(token) else { return };
+        flight.stage = Stage::Done;
+        if let Some(deadline) = flight.deadline {
+            self.deadlines.remove(&(deadline, token));
+        }
+        if let (Some(_), Some(socket)) = (flight.line, op.socket()) {
+            self.runnable.extend(self.sockets.leave(socket, token));
+        }
+        self.counters.inline += u64::from(flight.way == Way::Inline);
+        if flight.abandoned {
+            self.flights.remove(token);
+            return;
+        }
+        let (key, way) = (flight.key, flight.way);
+        let cancelled = flight.ended == Some(Reason::Cancelled);
+        self.done.push_back(Completion { token, key, result, op, way, cancelled });
+    }
+
+    /// Has an operation end early.
+    fn end(&mut self, token: Token, reason: Reason) -> Cancel {
+        let Some(flight) = self.flights.get_mut(token) else { return Cancel::NotFound };
+        if flight.abandoned && flight.end.is_some() {
+            return Cancel::NotFound;
+        }
+        if flight.end.is_some() || flight.ended.is_some() {
+            return Cancel::Requested;
+        }
+        if let Some(op) = flight.take_waiting() {
+            flight.end = Some(reason);
+            self.go_on(token, op, Step::Run);
+            return Cancel::Requested;
+        }
+        match flight.stage {
+            Stage::OnRing => {
+                flight.end = Some(reason);
+                if let Some(ring) = &mut self.ring {
+                    ring.cancel(token);
+                }
+            }
+            Stage::OnPool => {
+                flight.end = Some(reason);
+                if let Some(job) = self.pool.take_back(token) {
+                    self.on_pool -= 1;
+                    self.go_on(token, job.op, Step::Run);
+                }
+            }
+            // Done, which the completion says.
+            _ => {}
+        }
+        Cancel::Requested
+    }
+
+    /// Advances the operations whose turn has come, and those whose turn comes thereby.
+    fn pump(&mut self) {
+        while let Some(token) = self.runnable.pop_front() {
+            let Some(flight) = self.flights.get_mut(token) else { continue };
+            if !matches!(flight.stage, Stage::InLine(_) | Stage::Armed(_)) {
+                continue;
+            }
+            let Some(mut op) = flight.take_waiting() else { continue };
+            let step = op.advance();
+            self.go_on(token, op, step);
+        }
+    }
+
+    /// Collects what the backends have done, and goes on with it.
+    fn collect(&mut self) -> io::Result<()> {
+        while let Some(reaped) = self.ring.as_mut().and_then(Uring::reap) {
+            match reaped {
+                Reaped::Done(Done { job, outcome }) => {
+                    self.counters.ring += 1;
+                    self.complete(job, outcome, Way::Ring);
+                }
+                Reaped::Undone(job) => self.run_instead(job),
+            }
+        }
+        if self.on_pool > 0 {
+            let mut reaped = std::mem::take(&mut self.reaped);
+            self.pool.reap(&mut reaped);
+            for Done { job, outcome } in reaped.drain(..) {
+                self.on_pool -= 1;
+                self.counters.pool += 1;
+                self.complete(job, outcome, Way::Pool);
+            }
+            self.reaped = reaped;
+        }
+        if std::mem::take(&mut self.sockets_ready) {
+            self.sockets.look(&mut self.runnable)?;
+        }
+        self.pump();
+        Ok(())
+    }
+
+    /// Submits what is batched, collects what is done, and again as long as one leads to the other.
+    /// Says when to come back although nothing wakes the queue.
+    fn turn(&mut self) -> io::Result<Due> {
+        self.runnable.extend(self.again.drain(..));
+        let due = self.rounds()?;
+        Ok(if self.again.is_empty() { due } else { Due::At(Instant::now()) })
+    }
+
+    fn rounds(&mut self) -> io::Result<Due> {
+        for _ in 0..ROUNDS {
+            self.collect()?;
+            self.refill();
+            let Some(ring) = self.ring.as_mut().filter(|ring| ring.has_unsubmitted()) else {
+                return Ok(Due::OnWake);
+            };
+            match ring.submit() {
+                Ok(()) if ring.has_unsubmitted() => {
+                    return Ok(Due::At(Instant::now() + TRY_AGAIN));
+                }
+                Ok(()) => {}
+                Err(refusal) => self.lose_ring(refusal),
+            }
+        }
+        Ok(Due::At(Instant::now()))
+    }
+
+    /// Ends what is past its deadline.
+    fn expire(&mut self) {
+        if self.deadlines.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(&(deadline, token)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.end(token, Reason::Late);
+        }
+    }
+
+    /// Puts the set of the sockets into that of the queue, once both are there.
+    fn poll_sockets(&mut self) -> io::Result<()> {
+        if let (false, Some(queue), Some(set)) =
+            (self.sockets_polled, &self.queue, self.sockets.set())
+        {
+            queue.add(set, sockets_key(), Interest::READABLE, Trigger::Level)?;
+            self.sockets_polled = true;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, token: Token, stage: Stage) {
+        if let Some(flight) = self.flights.get_mut(token) {
+            flight.stage = stage;
+        }
+    }
+
+    /// The next flush may say something else than the last one.
+    fn changed(&self) {
+        if let Some(queue) = &self.queue {
+            queue.waker().changed();
+        }
+    }
+}
+
+/// The name of the ring in the poll set; the other name is that of the sockets.
+fn ring_key() -> PollKey {
+    PollKey::default()
+}
+
+fn sockets_key() -> PollKey {
+    PollKey::from(Token::from_bits(1))
+}
+
+impl Source for Aio {
+    type Item = Completion;
+
+    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
+        if let Some(ring) = &self.ring {
+            poll_set.add(ring.as_fd(), ring_key(), Interest::READABLE, Trigger::Level)?;
+        }
+        self.pool.set_waker(Some(poll_set.waker().clone()));
+        self.queue = Some(poll_set.clone());
+        self.poll_sockets()
+    }
+
+    fn ready(&mut self, key: PollKey, _: Ready) {
+        // The ring is looked at in any case: that costs no system call.
+        self.sockets_ready |= key == sockets_key();
+    }
+
+    fn flush(&mut self) -> io::Result<Due> {
+        self.expire();
+        let due = self.turn()?;
+        if !self.done.is_empty() {
+            return Ok(Due::Now);
+        }
+        let deadline = self.deadlines.first().map(|(deadline, _)| Due::At(*deadline));
+        Ok(due.or_sooner(deadline.unwrap_or(Due::OnWake)))
+    }
+
+    fn drain(&mut self, sink: &mut impl Sink<Completion>) -> io::Result<()> {
+        while let Some(completion) = self.done.pop_front() {
+            let token = completion.token;
+            // Abandoned since.
+            let Some(flight) = self.flights.get_mut(token) else { continue };
+            if let Err(Full(completion)) = sink.push(token, completion) {
+                self.done.push_front(completion);
+                break;
+            }
+            flight.stage = Stage::Handed;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, token: Token) -> bool {
+        self.flights.remove(token).is_some()
+    }
+
+    fn detach(&mut self) {
+        // What is in the queue goes with the queue.
+        let handed = |flight: &Flight| matches!(flight.stage, Stage::Handed);
+        let gone: Vec<_> =
+            self.flights.iter().filter(|(_, f)| handed(f)).map(|(token, _)| token).collect();
+        for token in gone {
+            self.flights.remove(token);
+        }
+        self.pool.set_waker(None);
+        let Some(queue) = self.queue.take() else { return };
+        // The engine lives on, perhaps in another queue; this one is not to hear of it.
+        if let Some(ring) = &self.ring {
+            let _ = queue.delete(ring.as_fd());
+        }
+        if let (true, Some(set)) = (self.sockets_polled, self.sockets.set()) {
+            let _ = queue.delete(set);
+        }
+        self.sockets_polled = false;
+    }
+}
+
+impl fmt::Debug for Aio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aio")
+            .field("in_flight", &self.flights.len())
+            .field("capacity", &self.capacity)
+            .field("ring", &self.ring)
+            .field("pool", &self.pool)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An operation is done.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Completion {
+    /// Which one.
+    pub token: Token,
+    /// What the user gave with it.
+    pub key: u64,
+    /// The count, or whatever else the operation has for a result.
+    pub result: io::Result<u64>,
+    /// The operation, with its buffers and descriptors.
+    pub op: Op,
+    /// How it was done; of an operation of several steps, how the last was that took a backend.
+    pub way: Way,
+    cancelled: bool,
+}
+
+impl Completion {
+    /// Whether [`Aio::cancel`] ended it. If it came too late, `result` is what the operation has done.
+    #[must_use]
+    pub fn was_cancelled(&self) -> bool {
+        self.cancelled
+    }
+}
+
+/// The answer to [`Aio::cancel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// One completion comes, and says how it ended.
+    Requested,
+    /// There is no such operation: its completion was taken out of the queue before.
+    NotFound,
+}
+
+/// An operation could not be submitted; here it is back.
+#[derive(Debug)]
+pub struct SubmitError {
+    /// Why.
+    pub error: io::Error,
+    /// The operation.
+    pub op: Op,
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl Error for SubmitError {}
+
+impl From<SubmitError> for io::Error {
+    fn from(refused: SubmitError) -> io::Error {
+        refused.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use kevent_core::Queue;
+
+    use super::*;
+    use crate::ops::Read;
+
+    /// An engine that takes far more than its ring holds.
+    fn queue_with_small_ring() -> Option<(Queue<Completion>, kevent_core::SourceId<Aio>)> {
+        let ring = match Uring::new(8) {
+            Ok(ring) => ring,
+            Err(refusal) => {
+                println!("skipped: {refusal}");
+                return None;
+            }
+        };
+        let mut queue = Queue::new().unwrap();
+        let aio = Aio::assemble(Some(ring), None, Pool::new(1, None), 1000);
+        let id = queue.attach(aio, |completion| completion).unwrap();
+        Some((queue, id))
+    }
+
+    fn next(queue: &mut Queue<Completion>) -> Completion {
+        loop {
+            if let Some(completion) = queue.next() {
+                return completion;
+            }
+            queue.wait(Duration::from_secs(20)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_the_ring_has_no_room_for_waits_its_turn() {
+        let Some((mut queue, id)) = queue_with_small_ring() else { return };
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        let reader = Arc::new(reader);
+        for key in 0..500 {
+            let read = Read::new(reader.clone(), 0, Vec::with_capacity(1));
+            queue[id].submit(read, key).unwrap();
+        }
+        queue.wait(kevent_core::Wait::poll()).unwrap();
+        assert!(!queue[id].backlog.is_empty(), "the ring is not small enough");
+        writer.write_all(&[7; 500]).unwrap();
+        for _ in 0..500 {
+            let completion = next(&mut queue);
+            assert_eq!((completion.result.unwrap(), completion.way), (1, Way::Ring));
+        }
+        assert_eq!(queue[id].in_flight(), 0);
+    }
+
+    #[test]
+    fn cancelled_while_waiting_for_room_and_on_the_ring_alike() {
+        let Some((mut queue, id)) = queue_with_small_ring() else { return };
+        let (reader, _writer) = UnixStream::pair().unwrap();
+        let reader = Arc::new(reader);
+        let mut tokens = Vec::new();
+        for key in 0..200 {
+            let read = Read::new(reader.clone(), 0, Vec::with_capacity(1));
+            tokens.push(queue[id].submit(read, key).unwrap());
+        }
+        queue.wait(kevent_core::Wait::poll()).unwrap();
+        for token in tokens {
+            assert_eq!(queue[id].cancel(token), Cancel::Requested);
+        }
+        for _ in 0..200 {
+            assert!(next(&mut queue).was_cancelled());
+        }
+        assert_eq!(queue[id].in_flight(), 0);
+        drop(queue);
+        assert_eq!(Arc::strong_count(&reader), 1);
+    }
+}

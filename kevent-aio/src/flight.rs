@@ -1,0 +1,95 @@
+//! One operation on its way from submission to completion.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use crate::ops::Op;
+use crate::report::Way;
+
+/// What the engine knows of an operation that was submitted and whose completion was not taken yet.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) key: u64,
+    pub(crate) stage: Stage,
+    /// The socket in whose line it stands.
+    pub(crate) line: Option<RawFd>,
+    pub(crate) deadline: Option<Instant>,
+    /// It is to end early, as soon as no backend has it.
+    pub(crate) end: Option<Reason>,
+    /// It was told to end early.
+    pub(crate) ended: Option<Reason>,
+    /// Nobody wants its completion.
+    pub(crate) abandoned: bool,
+    pub(crate) way: Way,
+}
+
+/// Where an operation is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// In the hands of the engine, for a moment.
+    Here,
+    /// Behind others on its socket, not begun.
+    InLine(Box<Op>),
+    /// Waiting until its socket takes data.
+    Armed(Box<Op>),
+    /// Waiting for room on the ring.
+    Backlog(Box<Op>),
+    /// On the ring, which owns it.
+    OnRing,
+    /// On the pool, which owns it.
+    OnPool,
+    /// Done; the completion waits for room in the queue.
+    Done,
+    /// Done; the completion is in the queue.
+    Handed,
+}
+
+/// Why an operation ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Cancelled,
+    Late,
+}
+
+impl Reason {
+    pub(crate) fn error(self) -> io::Error {
+        io::Error::from_raw_os_error(match self {
+            Reason::Cancelled => libc::ECANCELED,
+            Reason::Late => libc::ETIMEDOUT,
+        })
+    }
+}
+
+impl Flight {
+    pub(crate) fn new(key: u64, line: Option<RawFd>, deadline: Option<Instant>) -> Flight {
+        Flight {
+            key,
+            stage: Stage::Here,
+            line,
+            deadline,
+            end: None,
+            ended: None,
+            abandoned: false,
+            way: Way::Inline,
+        }
+    }
+
+    /// The reason to end it, once.
+    pub(crate) fn take_end(&mut self) -> Option<Reason> {
+        let reason = self.end.take()?;
+        self.ended = Some(reason);
+        Some(reason)
+    }
+
+    /// The operation, if it waits with the engine.
+    pub(crate) fn take_waiting(&mut self) -> Option<Box<Op>> {
+        match std::mem::replace(&mut self.stage, Stage::Here) {
+            Stage::InLine(op) | Stage::Armed(op) | Stage::Backlog(op) => Some(op),
+            elsewhere => {
+                self.stage = elsewhere;
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Chains by themselves, driven by hand: ended at each point where they can be.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::*;
+use crate::operation::{Errno, Operation, Step};
+
+/// How many descriptors of this process are open on that file.
+fn open_on(path: &Path) -> usize {
+    let path = path.canonicalize().unwrap();
+    let entries = fs::read_dir("/proc/self/fd").unwrap();
+    entries.filter(|e| fs::read_link(e.as_ref().unwrap().path()).is_ok_and(|at| at == path)).count()
+}
+
+/// What happens to the steps that a backend is given.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// They are done.
+    Done,
+    /// The one of that number, and no other, is not done because the chain is aborted.
+    AbortedAt(u32),
+    /// The one of that number, and no other, fails.
+    FailsAt(u32),
+}
+
+/// Drives a chain to its end, and counts what it gave to the backend.
+fn drive(chain: &mut Chain, fate: Fate) -> (io::Result<u64>, u32) {
+    let mut given = 0;
+    let mut step = chain.advance();
+    loop {
+        step = match (step, fate) {
+            (Step::Done(result), _) => return (result, given),
+            (Step::Writable, _) => chain.abort(io::ErrorKind::TimedOut.into()),
+            (Step::Again, _) => chain.advance(),
+            (Step::Run, Fate::AbortedAt(at)) if at == given => {
+                given += 1;
+                chain.abort(io::ErrorKind::TimedOut.into())
+            }
+            (Step::Run, Fate::FailsAt(at)) if at == given => {
+                given += 1;
+                chain.complete(Err(Errno(libc::EIO)))
+            }
+            (Step::Run, _) => {
+                given += 1;
+                let outcome = chain.run();
+                chain.complete(outcome)
+            }
+        };
+    }
+}
+
+/// Two files, each used, one closed by a step and one at the end; socket traffic in between.
+fn build(dir: &Path, socket: Fd) -> Chain {
+    let mut chain = Chain::new();
+    let from = chain.open(Open::new(dir.join("from")));
+    let to = chain.open(Open::new(dir.join("to")).read_write().create(0o600));
+    let stat = chain.statx(from);
+    let data = chain.read(from, 0, 100);
+    chain.write(to, 0, data);
+    chain.fdatasync(to);
+    chain.sendfile(socket, to, Span::whole(stat), Header::bytes("head"));
+    chain.close(from);
+    chain
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    socket: Fd,
+    peer: UnixStream,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        fs::write(dir.path().join("from"), "hello").unwrap();
+        fs::write(dir.path().join("to"), "").unwrap();
+        let (socket, peer) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Bench { dir, socket: Arc::new(socket), peer }
+    }
+
+    fn chain(&self) -> Chain {
+        build(self.dir.path(), self.socket.clone())
+    }
+
+    fn leaks(&self) -> usize {
+        ["from", "to"].iter().map(|name| open_on(&self.dir.path().join(name))).sum()
+    }
+}
+
+/// The chain's steps that are on the backend when nothing goes wrong: two opens, a write, a sync and
+/// two closes; and the read or the send where the file system can't do them inline.
+fn points() -> u32 {
+    let bench = Bench::new();
+    let mut chain = bench.chain();
+    let (result, given) = drive(&mut chain, Fate::Done);
+    assert_eq!(result.unwrap(), 5 + 5 + 9);
+    assert_eq!(bench.leaks(), 0);
+    let mut got = [0; 9];
+    (&bench.peer).read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"headhello");
+    assert!(given >= 6);
+    given
+}
+
+#[test]
+fn aborted_at_any_point_it_leaves_no_file_open_and_says_where() {
+    for at in 0..points() {
+        let bench = Bench::new();
+        let mut chain = bench.chain();
+        let (result, _) = drive(&mut chain, Fate::AbortedAt(at));
+        assert_eq!(bench.leaks(), 0, "at {at}");
+        // The last is the clean-up of the file that no step closes. That goes on.
+        if let Err(error) = result {
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            let (failed, _) = chain.failed().unwrap();
+            let not_run = |step: &StepReport| matches!(step.result, StepResult::NotRun);
+            let later = chain.report().skip(failed + 1).filter(|step| !step.cleanup);
+            assert!(later.into_iter().all(not_run), "{chain:?}");
+        } else {
+            assert_eq!(at + 1, points());
+        }
+    }
+}
+
+#[test]
+fn aborted_before_it_has_begun_it_has_done_nothing() {
+    let bench = Bench::new();
+    let mut chain = bench.chain();
+    let step = chain.abort(io::ErrorKind::TimedOut.into());
+    assert!(matches!(step, Step::Done(Err(e)) if e.kind() == io::ErrorKind::TimedOut));
+    assert!(chain.report().all(|step| matches!(step.result, StepResult::NotRun)));
+    assert!(chain.failed().is_none());
+}
+
+#[test]
+fn failing_at_any_point_but_a_close_it_leaves_no_file_open() {
+    // A close that fails has closed nevertheless, as the kernel does it; here nobody has.
+    for at in 0..points() - 2 {
+        let bench = Bench::new();
+        let mut chain = bench.chain();
+        let (result, _) = drive(&mut chain, Fate::FailsAt(at));
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EIO));
+        assert!(chain.failed().is_some());
+        assert_eq!(bench.leaks(), 0, "at {at}");
+    }
+}
+
+#[test]
+fn a_chain_that_is_dropped_on_its_way_closes_what_it_has_opened() {
+    let bench = Bench::new();
+    let mut chain = bench.chain();
+    assert!(matches!(chain.advance(), Step::Run));
+    let outcome = chain.run();
+    assert!(matches!(chain.complete(outcome), Step::Run));
+    assert_eq!(bench.leaks(), 1);
+    drop(chain);
+    assert_eq!(bench.leaks(), 0);
+}
+
+#[test]
+fn a_file_that_is_cut_between_looking_and_sending_fails_the_step() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("from");
+    fs::write(&path, "0123456789").unwrap();
+    let mut chain = Chain::new();
+    let file = chain.open(Open::new(&path));
+    let stat = chain.statx(file);
+    let cut = path.clone();
+    let span = Span::from_stat(stat, move |stat| {
+        File::options().write(true).open(&cut).unwrap().set_len(4).unwrap();
+        0..stat.size
+    });
+    let sent = chain.sendfile(bench.socket.clone(), file, span, Header::none());
+    let (result, _) = drive(&mut chain, Fate::Done);
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(chain.sent(sent).unwrap().body, 4);
+    assert_eq!((chain.moved(), open_on(&path)), (4, 0));
+}

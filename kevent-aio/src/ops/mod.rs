@@ -1,0 +1,140 @@
+//! The operations, one file each, and the one list of them.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use io_uring::squeue::Entry;
+
+use crate::operation::{Operation, Outcome, Step};
+
+mod chain;
+mod close;
+mod fallocate;
+mod fsync;
+mod open;
+mod payload;
+mod read;
+mod sendfile;
+mod statx;
+mod vectored;
+mod window;
+mod write;
+
+pub use chain::{
+    Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
+};
+pub use close::Close;
+pub use fallocate::Fallocate;
+pub use fsync::{Fdatasync, Fsync};
+pub use open::Open;
+pub use payload::Payload;
+pub use read::Read;
+pub use sendfile::{End, Sendfile, Sent};
+pub use statx::{Stat, Statx};
+pub use vectored::{ReadVectored, WriteVectored};
+pub use write::Write;
+
+/// Makes the one type that all operations are. Every function of the trait goes to the variant.
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Any operation: what is submitted, and what a completion gives back.
+        #[derive(Debug)]
+        #[non_exhaustive]
+        pub enum Op {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        $(impl From<$name> for Op {
+            fn from(op: $name) -> Op {
+                Op::$name(op)
+            }
+        })*
+
+        impl Op {
+            fn inner(&self) -> &dyn Operation {
+                match self {
+                    $(Op::$name(op) => op,)*
+                }
+            }
+
+            fn inner_mut(&mut self) -> &mut dyn Operation {
+                match self {
+                    $(Op::$name(op) => op,)*
+                }
+            }
+        }
+    };
+}
+
+operations! {
+    /// See [`Open`].
+    Open,
+    /// See [`Close`].
+    Close,
+    /// See [`Read`].
+    Read,
+    /// See [`Write`].
+    Write,
+    /// See [`ReadVectored`].
+    ReadVectored,
+    /// See [`WriteVectored`].
+    WriteVectored,
+    /// See [`Fsync`].
+    Fsync,
+    /// See [`Fdatasync`].
+    Fdatasync,
+    /// See [`Statx`].
+    Statx,
+    /// See [`Fallocate`].
+    Fallocate,
+    /// See [`Sendfile`].
+    Sendfile,
+    /// See [`Chain`].
+    Chain,
+}
+
+impl Operation for Op {
+    fn check(&self) -> io::Result<()> {
+        self.inner().check()
+    }
+
+    fn advance(&mut self) -> Step {
+        self.inner_mut().advance()
+    }
+
+    fn encode(&mut self) -> Option<Entry> {
+        self.inner_mut().encode()
+    }
+
+    fn run(&mut self) -> Outcome {
+        self.inner_mut().run()
+    }
+
+    fn complete(&mut self, outcome: Outcome) -> Step {
+        self.inner_mut().complete(outcome)
+    }
+
+    fn abort(&mut self, reason: io::Error) -> Step {
+        self.inner_mut().abort(reason)
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.inner().socket()
+    }
+}
+
+/// The result of an operation that is done with its only call.
+fn done(outcome: Outcome) -> Step {
+    Step::Done(outcome.map(u64::from).map_err(io::Error::from))
+}
+
+/// Refuses offsets and lengths beyond what the kernel's signed numbers hold. To io_uring -1 means "the
+/// file's own position", which a program that computed an offset wrongly must not get.
+fn check_range(offset: u64, len: u64) -> io::Result<()> {
+    let end = offset.checked_add(len);
+    if end.is_some_and(|end| i64::try_from(end).is_ok()) {
+        return Ok(());
+    }
+    let text = format!("offset {offset} with length {len} ends beyond 2^63 - 1, where files end");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}

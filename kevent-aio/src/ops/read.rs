@@ -1,0 +1,188 @@
+//! Reading from a place in a file.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use io_uring::squeue::Entry;
+use io_uring::{opcode, types};
+
+use crate::buffer::Filling;
+use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::ops::{check_range, done};
+use crate::sys::file::{self, STREAM};
+
+/// Reads into a buffer, at an offset, as pread(2).
+///
+/// The buffer comes back in the completion ([`into_buffer`](Read::into_buffer)) and holds exactly what
+/// was read: less than asked for at the end of the file, nothing beyond it. A short count is a result
+/// and no error. Of a pipe, a socket or a terminal the next bytes are read and the offset counts for
+/// nothing; there the read takes as long as it takes until something comes, and holds a thread of the
+/// pool where there is no ring. (One that is set non-blocking may say `WouldBlock` instead.)
+///
+/// What is in the page cache is read by [`submit`](crate::Aio::submit) itself, without a detour; see
+/// [`cold`](Read::cold).
+///
+/// Reads are not ordered after writes that are still in flight: submit a read once the write that it
+/// is to see has completed.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kevent_aio::{Aio, Op, Read};
+/// use kevent_core::Queue;
+///
+/// let mut queue = Queue::new()?;
+/// let aio = queue.attach(Aio::new()?, |completion| completion)?;
+///
+/// let file = Arc::new(std::fs::File::open("/proc/self/status")?);
+/// queue[aio].submit(Read::new(file, 0, Vec::with_capacity(4096)), 1).unwrap();
+/// queue.wait(None)?;
+/// let completion = queue.next().unwrap();
+/// let count = completion.result?;
+/// let Op::Read(read) = completion.op else { unreachable!() };
+/// let buffer = read.into_buffer();
+/// assert!(buffer.starts_with(b"Name:"));
+/// assert_eq!(buffer.len() as u64, count);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Read {
+    file: Fd,
+    offset: u64,
+    buffer: Filling,
+    /// The file turned out to have no places to read from.
+    stream: bool,
+    cold: bool,
+}
+
+impl Read {
+    /// A read of `file` at `offset` that fills `buffer` up to its capacity. What it held is forgotten.
+    pub fn new(file: Fd, offset: u64, buffer: Vec<u8>) -> Read {
+        Read { file, offset, buffer: Filling::new(buffer), stream: false, cold: false }
+    }
+
+    /// Reads `len` bytes at most, whatever the buffer's capacity, which grows if it must.
+    ///
+    /// # Panics
+    ///
+    /// As [`Vec::with_capacity`], if no memory can be had for so many.
+    #[must_use]
+    pub fn up_to(mut self, len: usize) -> Read {
+        self.buffer.up_to(len);
+        self
+    }
+
+    /// The data is not expected in the page cache: do not look there first.
+    ///
+    /// Looking costs one system call if the data is there, and that is the read. If it is not, the look
+    /// costs about as much as starting the read (10 us), so for cold files read in batches this saves a
+    /// third. Always say it of files that are open with O_DIRECT: a look at those waits for the disk.
+    #[must_use]
+    pub fn cold(mut self) -> Read {
+        self.cold = true;
+        self
+    }
+
+    /// The buffer, with what was read.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer.into_vec()
+    }
+
+    /// What was read.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        self.buffer.as_slice()
+    }
+
+    /// The file that it reads.
+    #[must_use]
+    pub fn file(&self) -> &Fd {
+        &self.file
+    }
+
+    /// Where the next bytes are. `check` has seen that every offset fits.
+    fn position(&self) -> i64 {
+        if self.stream {
+            return STREAM;
+        }
+        (self.offset + self.buffer.as_slice().len() as u64) as i64
+    }
+
+    /// What was read so far, if anything; whatever else happened will happen again to the next read.
+    fn so_far(&self, otherwise: Outcome) -> Step {
+        match (self.buffer.as_slice().len(), otherwise) {
+            (0, otherwise) => done(otherwise),
+            (count, _) => Step::Done(Ok(count as u64)),
+        }
+    }
+}
+
+impl Operation for Read {
+    fn check(&self) -> io::Result<()> {
+        check_range(self.offset, self.buffer.want() as u64)
+    }
+
+    fn advance(&mut self) -> Step {
+        if self.cold {
+            return Step::Run;
+        }
+        loop {
+            let position = self.position();
+            let room = self.buffer.room();
+            let wanted = room.len();
+            match file::read_now(self.file.as_fd(), room, position) {
+                Ok(0) => return self.so_far(Ok(0)),
+                Ok(count) => {
+                    self.buffer.filled(count as usize);
+                    // Less than wanted may be the end of the file, or of what is in memory. Asking
+                    // again tells them apart. A stream has given what it has.
+                    if count as usize == wanted || self.stream {
+                        return self.so_far(Ok(count));
+                    }
+                }
+                Err(Errno(libc::ESPIPE)) if !self.stream => self.stream = true,
+                Err(Errno(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
+                    return Step::Run;
+                }
+                Err(errno) => return self.so_far(Err(errno)),
+            }
+        }
+    }
+
+    fn encode(&mut self) -> Option<Entry> {
+        let position = self.position();
+        let room = self.buffer.room();
+        let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
+        let fd = types::Fd(self.file.as_fd().as_raw_fd());
+        Some(opcode::Read::new(fd, pointer, len).offset(position as u64).build())
+    }
+
+    fn run(&mut self) -> Outcome {
+        let position = self.position();
+        file::read(self.file.as_fd(), self.buffer.room(), position)
+    }
+
+    fn complete(&mut self, outcome: Outcome) -> Step {
+        match outcome {
+            Err(Errno(libc::ESPIPE)) if !self.stream => {
+                self.stream = true;
+                Step::Run
+            }
+            Ok(count) => {
+                self.buffer.filled(count as usize);
+                self.so_far(Ok(count))
+            }
+            Err(errno) => self.so_far(Err(errno)),
+        }
+    }
+}
+
+impl fmt::Debug for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Read")
+            .field("file", &self.file.as_fd())
+            .field("offset", &self.offset)
+            .field("buffer", &self.buffer)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,386 @@
+//! The state machine by itself, driven by hand: what it does in which step.
+
+#![allow(unsafe_code)] // getrusage(2), posix_fadvise(2), poll(2): nothing safe is at hand.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a driven transfer did.
+#[derive(Debug, Default)]
+struct Steps {
+    run: u32,
+    writable: u32,
+    again: u32,
+    /// How often the waiting thread slept inside `advance` or `complete`.
+    slept: i64,
+}
+
+/// Drives an operation to its end as the engine with a pool does.
+fn drive(op: &mut Sendfile) -> (io::Result<u64>, Steps) {
+    let mut steps = Steps::default();
+    let mut step = awake(&mut steps, || op.advance());
+    loop {
+        step = match step {
+            Step::Done(result) => return (result, steps),
+            Step::Run => {
+                steps.run += 1;
+                let outcome = op.run();
+                awake(&mut steps, || op.complete(outcome))
+            }
+            Step::Writable => {
+                steps.writable += 1;
+                wait_writable(op.socket().unwrap());
+                awake(&mut steps, || op.advance())
+            }
+            Step::Again => {
+                steps.again += 1;
+                awake(&mut steps, || op.advance())
+            }
+        };
+    }
+}
+
+/// Counts how often this thread gave the processor up of itself, which is what waiting is.
+fn awake<T>(steps: &mut Steps, call: impl FnOnce() -> T) -> T {
+    let before = sleeps();
+    let value = call();
+    steps.slept += sleeps() - before;
+    value
+}
+
+fn sleeps() -> i64 {
+    // SAFETY: zero is a value of every field.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` outlives the call.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nvcsw
+}
+
+fn wait_writable(socket: BorrowedFd<'_>) {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry, which outlives the call.
+    unsafe { libc::poll(&raw mut poll, 1, -1) };
+}
+
+fn tcp() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.set_nonblocking(true).unwrap();
+    (Arc::new(server), client)
+}
+
+/// Reads all there is, on a thread, until the other end is closed.
+fn reader(mut client: impl io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+/// Bytes that differ from page to page and within each.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+/// A file on a disk: that of the build, because the system's temporary directory may be a tmpfs.
+fn disk_file(data: &[u8]) -> File {
+    let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    file.write_all(data).unwrap();
+    file
+}
+
+/// Takes the file out of the page cache; `false` where that can't be done.
+fn evict(file: &File) -> bool {
+    file.sync_all().unwrap();
+    // SAFETY: takes no pointers.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    let length = file.metadata().unwrap().len();
+    residency::cached_pages(file.as_fd(), 0, length) == Ok(0)
+}
+
+/// Sends it through a TCP connection and gives what arrived.
+fn transfer(build: impl FnOnce(Fd) -> Sendfile) -> (Sendfile, io::Result<u64>, Steps, Vec<u8>) {
+    let (server, client) = tcp();
+    let reader = reader(client);
+    let mut op = build(server.clone());
+    let (result, steps) = drive(&mut op);
+    server.shutdown(Shutdown::Write).unwrap();
+    (op, result, steps, reader.join().unwrap())
+}
+
+#[test]
+fn header_range_and_trailer_arrive_in_order() {
+    let data = pattern(100_000);
+    let file = Arc::new(disk_file(&data));
+    for (offset, length) in [(0, 100_000), (1, 99_999), (4095, 3), (77_777, 20_001), (5, 0)] {
+        let (op, result, _, got) = transfer(|socket| {
+            Sendfile::new(socket, file.clone(), offset, length).header("head").trailer("tail")
+        });
+        let body = &data[offset as usize..(offset + length) as usize];
+        assert_eq!(got, [b"head", body, b"tail"].concat());
+        assert_eq!(result.unwrap(), length + 8);
+        assert_eq!(op.end(), Some(End::Complete));
+        assert_eq!(op.sent(), Sent { header: 4, body: length, trailer: 4 });
+    }
+}
+
+#[test]
+fn bytes_alone_need_no_file() {
+    let (op, result, _, got) = transfer(|socket| Sendfile::bytes(socket, "304").trailer("!"));
+    assert_eq!((result.unwrap(), got.as_slice()), (4, b"304!".as_slice()));
+    assert_eq!(op.end(), Some(End::Complete));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn exactly_the_range_arrives(
+        size in prop_oneof![0..20_000_usize, 0..1_500_000_usize],
+        offset in prop_oneof![0..20_000_u64, 0..1_600_000_u64],
+        length in prop_oneof![Just(u64::MAX), 0..20_000_u64, 0..1_600_000_u64],
+        (head, tail) in (0..3000_usize, 0..3000_usize),
+        (on_disk, cold) in any::<(bool, bool)>(),
+    ) {
+        let data = pattern(size);
+        let file = if on_disk {
+            disk_file(&data)
+        } else {
+            let mut file = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).unwrap();
+            file.write_all(&data).unwrap();
+            file
+        };
+        if cold {
+            evict(&file);
+        }
+        let file = Arc::new(file);
+        let (op, result, _, got) = transfer(|socket| {
+            Sendfile::new(socket, file, offset, length).header(vec![1; head]).trailer(vec![2; tail])
+        });
+        let from = size.min(offset as usize);
+        let until = (size as u64).min(offset.saturating_add(length)) as usize;
+        let body = &data[from..until.max(from)];
+        let whole = length == u64::MAX || offset + length <= size as u64 || length == 0;
+        prop_assert_eq!(op.sent().body, body.len() as u64);
+        prop_assert_eq!(result.unwrap(), got.len() as u64);
+        let expected = match (whole, body.is_empty()) {
+            (true, _) => [&vec![1; head], body, &vec![2; tail]].concat(),
+            (false, false) => [&vec![1; head], body].concat(),
+            (false, true) => Vec::new(),
+        };
+        prop_assert!(got == expected, "{} bytes instead of {}", got.len(), expected.len());
+        prop_assert_eq!(op.end(), Some(if whole { End::Complete } else { End::FileEnded }));
+    }
+}
+
+#[test]
+fn a_cold_file_is_never_waited_for_by_the_waiting_thread() {
+    for size in [3000, 60_000, 3_000_000] {
+        let data = pattern(size);
+        let file = disk_file(&data);
+        if !evict(&file) {
+            println!("skipped: the file can't be taken out of the page cache here");
+            return;
+        }
+        let file = Arc::new(file);
+        let (op, result, steps, got) =
+            transfer(|socket| Sendfile::new(socket, file.clone(), 0, size as u64).header("head"));
+        assert_eq!(result.unwrap(), size as u64 + 4);
+        assert!(got.len() == size + 4 && got[4..] == data);
+        assert!(op.misses() > 0, "{steps:?}");
+        assert_eq!(op.misses(), steps.run);
+        assert_eq!(steps.slept, 0, "{steps:?}");
+        assert!(op.refusal().is_none(), "{:?}", op.refusal());
+    }
+}
+
+#[test]
+fn a_hot_file_needs_no_thread() {
+    for size in [3000, 60_000, 3_000_000] {
+        let file = Arc::new(disk_file(&pattern(size)));
+        let (op, _, steps, got) =
+            transfer(|socket| Sendfile::new(socket, file.clone(), 0, size as u64));
+        assert_eq!(got.len(), size);
+        assert_eq!((op.misses(), steps.run), (0, 0));
+    }
+}
+
+#[test]
+fn a_large_transfer_lets_others_have_their_turn() {
+    let file = Arc::new(disk_file(&pattern(40_000_000)));
+    let (_, result, steps, _) = transfer(|socket| Sendfile::new(socket, file, 0, 40_000_000));
+    assert_eq!(result.unwrap(), 40_000_000);
+    assert!(steps.again + steps.writable >= 40_000_000 / (2 * window::LARGEST as u32), "{steps:?}");
+}
+
+#[test]
+fn a_slow_reader_is_waited_for() {
+    let (server, mut client) = UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let data = pattern(1_000_000);
+    let file = Arc::new(disk_file(&data));
+    let reader = thread::spawn(move || {
+        let (mut all, mut piece) = (Vec::new(), [0; 700]);
+        loop {
+            match client.read(&mut piece).unwrap() {
+                0 => return all,
+                count => all.extend_from_slice(&piece[..count]),
+            }
+        }
+    });
+    let server = Arc::new(server);
+    let mut op = Sendfile::new(server.clone(), file, 0, 1_000_000).header("head").trailer("tail");
+    let (result, steps) = drive(&mut op);
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(result.unwrap(), 1_000_008);
+    assert!(steps.writable > 3, "{steps:?}");
+    assert!(reader.join().unwrap() == [b"head", data.as_slice(), b"tail"].concat());
+}
+
+#[test]
+fn a_blocking_socket_is_refused_before_anything_is_sent() {
+    let (server, _client) = UnixStream::pair().unwrap();
+    let file = Arc::new(disk_file(b"data"));
+    let mut op = Sendfile::new(Arc::new(server), file, 0, 4).header("head");
+    let error = drive(&mut op).0.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("set_nonblocking(true)"));
+    assert_eq!(op.sent(), Sent::default());
+}
+
+#[test]
+fn a_file_cut_in_the_middle_ends_the_transfer_and_says_so() {
+    let (server, mut client) = UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let file = Arc::new(disk_file(&pattern(4_000_000)));
+    let mut op = Sendfile::new(Arc::new(server), file.clone(), 0, 4_000_000).trailer("tail");
+    let step = op.advance();
+    assert!(matches!(step, Step::Writable), "{step:?}");
+    file.set_len(1_000_000).unwrap();
+    let reader = thread::spawn(move || {
+        let mut all = vec![0; 1_000_000];
+        client.read_exact(&mut all).unwrap();
+        (all, client)
+    });
+    let (result, _) = drive(&mut op);
+    assert_eq!(op.end(), Some(End::FileEnded));
+    assert_eq!(result.unwrap(), 1_000_000);
+    assert_eq!(op.sent().trailer, 0);
+    assert!(reader.join().unwrap().0 == pattern(1_000_000));
+}
+
+#[test]
+fn a_file_that_grows_is_sent_as_asked() {
+    for (length, expected) in [(2_000_000, 2_000_000), (Sendfile::TO_END, 2_500_000)] {
+        let (server, client) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let file = Arc::new(disk_file(&pattern(2_000_000)));
+        let server = Arc::new(server);
+        let mut op = Sendfile::new(server.clone(), file.clone(), 0, length).trailer("tail");
+        assert!(matches!(op.advance(), Step::Writable));
+        file.write_all_at(&[7; 500_000], 2_000_000).unwrap();
+        let reader = reader(client);
+        let (result, _) = drive(&mut op);
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(result.unwrap(), expected + 4);
+        assert_eq!(reader.join().unwrap().len() as u64, expected + 4);
+    }
+}
+
+#[test]
+fn a_peer_that_leaves_is_an_error_and_the_bytes_so_far_are_known() {
+    let (server, mut client) = tcp();
+    let file = Arc::new(disk_file(&pattern(30_000_000)));
+    let mut op = Sendfile::new(server, file, 0, 30_000_000).header("head");
+    let reader = thread::spawn(move || {
+        let mut some = vec![0; 100_000];
+        client.read_exact(&mut some).unwrap();
+    });
+    let error = drive(&mut op).0.unwrap_err();
+    reader.join().unwrap();
+    let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    assert!(kinds.contains(&error.kind()), "{error}");
+    assert!(op.sent().total() >= 100_000 && op.sent().total() < 30_000_000);
+    assert_eq!(op.end(), None);
+}
+
+#[test]
+fn an_aborted_transfer_keeps_its_count() {
+    let (server, _client) = UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let file = Arc::new(disk_file(&pattern(4_000_000)));
+    let mut op = Sendfile::new(Arc::new(server), file, 0, 4_000_000).header("head");
+    assert!(matches!(op.advance(), Step::Writable));
+    let step = op.abort(io::ErrorKind::TimedOut.into());
+    assert!(matches!(step, Step::Done(Err(e)) if e.kind() == io::ErrorKind::TimedOut));
+    assert!(op.sent().body > 0);
+    assert_eq!(op.sent().header, 4);
+}
+
+#[test]
+fn what_sendfile_refuses_is_copied() {
+    let expected = std::fs::read("/proc/self/mountinfo").unwrap();
+    let file = Arc::new(File::open("/proc/self/mountinfo").unwrap());
+    let length = expected.len() as u64;
+    let (op, result, steps, got) =
+        transfer(|socket| Sendfile::new(socket, file, 0, length).header("head").trailer("tail"));
+    assert_eq!(result.unwrap(), length + 8, "{op:?}");
+    assert!(got == [b"head", expected.as_slice(), b"tail"].concat());
+    assert_eq!(steps.slept, 0);
+}
+
+#[test]
+fn without_cachestat_the_file_is_probed() {
+    let data = pattern(3_000_000);
+    let file = disk_file(&data);
+    let evicted = evict(&file);
+    let file = Arc::new(file);
+    for cold in [evicted, false] {
+        let (op, _, steps, got) = transfer(|socket| {
+            let mut op = Sendfile::new(socket, file.clone(), 0, 3_000_000);
+            op.body.as_mut().unwrap().asks_cachestat = false;
+            op
+        });
+        assert!(got == data);
+        assert_eq!(op.misses() > 0, cold);
+        assert_eq!(steps.slept, 0, "{steps:?}");
+    }
+}
+
+#[test]
+fn a_file_that_nobody_can_tell_about_is_copied_without_waiting() {
+    let data = pattern(300_000);
+    let Ok(mut file) = tempfile::tempfile_in("/dev/shm") else {
+        println!("skipped: no tmpfs at /dev/shm");
+        return;
+    };
+    file.write_all(&data).unwrap();
+    let (op, _, _, got) = transfer(|socket| {
+        let mut op = Sendfile::new(socket, Arc::new(file), 0, 300_000);
+        op.body.as_mut().unwrap().asks_cachestat = false;
+        op
+    });
+    assert!(got == data);
+    let refusal = op.refusal().and_then(|error| error.raw_os_error());
+    assert_eq!(refusal, Some(libc::EOPNOTSUPP));
+}
+
+#[test]
+fn a_read_error_ends_the_transfer() {
+    let directory = Arc::new(File::open("/").unwrap());
+    let (op, result, _, got) =
+        transfer(|socket| Sendfile::new(socket, directory, 0, 100).header("head"));
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EISDIR));
+    assert_eq!((op.end(), got.len()), (None, 0));
+}

@@ -1,0 +1,109 @@
+//! How much of a file is asked for, read ahead and sent at a time.
+//!
+//! A window ends on a page's end, so that no page is asked for twice, and before the next one
+//! nothing is left over. It doubles while the transfer keeps pace, and halves when the
+//! socket does not take what was made ready: what is read ahead of a slow client is memory that
+//! nobody uses yet.
+
+const PAGE: u64 = 4096;
+
+/// The smallest and the first window. Reading less at once costs more in calls than in bytes.
+pub(crate) const SMALLEST: u64 = 64 * 1024;
+const FIRST: u64 = 128 * 1024;
+/// The largest. It also bounds what one transfer sends in one turn, so what the others wait for it:
+/// about 0.1 ms.
+pub(crate) const LARGEST: u64 = 512 * 1024;
+
+/// The read-ahead window of one transfer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    size: u64,
+}
+
+impl Window {
+    pub(crate) fn new() -> Window {
+        Window { size: FIRST }
+    }
+
+    /// The length of the next window of a transfer that is at `offset`, with `left` bytes to go.
+    pub(crate) fn next(self, offset: u64, left: u64) -> u64 {
+        let length = self.size - offset % PAGE;
+        length.min(left)
+    }
+
+    /// All that was made ready has been sent.
+    pub(crate) fn grow(&mut self) {
+        self.size = (self.size * 2).min(LARGEST);
+    }
+
+    /// The socket was full before all that was made ready had been sent.
+    pub(crate) fn shrink(&mut self) {
+        self.size = (self.size / 2).max(SMALLEST);
+    }
+}
+
+/// How many pages hold the `length` bytes from `offset`.
+pub(crate) fn pages(offset: u64, length: u64) -> u64 {
+    if length == 0 {
+        return 0;
+    }
+    let last = offset.saturating_add(length - 1);
+    last / PAGE - offset / PAGE + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn windows_cover_a_range_without_gap_or_overlap(
+            offset in 0..1_u64 << 40,
+            length in 0..20_000_000_u64,
+            paces in proptest::collection::vec(any::<bool>(), 1..400),
+        ) {
+            let mut window = Window::new();
+            let mut at = offset;
+            let end = offset + length;
+            for pace in paces.iter().cycle() {
+                if at == end {
+                    break;
+                }
+                let step = window.next(at, end - at);
+                prop_assert!(step > 0 && step <= LARGEST);
+                at += step;
+                prop_assert!(at == end || at % PAGE == 0);
+                if *pace { window.grow() } else { window.shrink() }
+            }
+            prop_assert_eq!(at, end);
+        }
+
+        #[test]
+        fn pages_are_those_that_the_bytes_touch(offset in 0..100_000_u64, length in 0..100_000_u64) {
+            let touched: std::collections::BTreeSet<u64> =
+                (offset..offset + length).step_by(512).chain(
+                    (length > 0).then(|| offset + length - 1)).map(|at| at / PAGE).collect();
+            prop_assert_eq!(pages(offset, length), touched.len() as u64);
+        }
+    }
+
+    #[test]
+    fn the_window_stays_within_its_bounds() {
+        let mut window = Window::new();
+        for _ in 0..70 {
+            window.grow();
+        }
+        assert_eq!(window.next(0, u64::MAX), LARGEST);
+        for _ in 0..70 {
+            window.shrink();
+        }
+        assert_eq!(window.next(0, u64::MAX), SMALLEST);
+    }
+
+    #[test]
+    fn the_end_of_the_address_range_does_not_overflow() {
+        assert_eq!(pages(u64::MAX - 1, u64::MAX), 1);
+        assert_eq!(Window::new().next(u64::MAX - 10, 10), 10);
+    }
+}

@@ -1,0 +1,149 @@
+//! The calls on files, as the pool makes them.
+//!
+//! # Safety
+//!
+//! Every call below passes descriptors that are borrowed, so open, and memory that is borrowed for as
+//! long as the call takes.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use crate::buffer::Iovecs;
+use crate::operation::{Errno, Outcome};
+use crate::sys::{once, retry};
+
+/// The offset that means "wherever the file stands": the only one that pipes and sockets take.
+pub(crate) const STREAM: i64 = -1;
+
+/// preadv2(2) with RWF_NOWAIT: reads what is in memory. EAGAIN when nothing is, EOPNOTSUPP when the
+/// file system can't tell.
+pub(crate) fn read_now(fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], offset: i64) -> Outcome {
+    let iovec = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+    // SAFETY: one entry, which names `room`.
+    retry(|| unsafe {
+        libc::preadv2(fd.as_raw_fd(), &raw const iovec, 1, offset, libc::RWF_NOWAIT) as i64
+    })
+}
+
+/// pread(2), or read(2) at [`STREAM`].
+pub(crate) fn read(fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], offset: i64) -> Outcome {
+    let (fd, pointer, len) = (fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len());
+    retry(|| match offset {
+        // SAFETY: `room` is writable for its length.
+        STREAM => unsafe { libc::read(fd, pointer, len) as i64 },
+        // SAFETY: as above.
+        _ => unsafe { libc::pread(fd, pointer, len, offset) as i64 },
+    })
+}
+
+/// pwrite(2), or write(2) at [`STREAM`].
+pub(crate) fn write(fd: BorrowedFd<'_>, data: &[u8], offset: i64) -> Outcome {
+    let (fd, pointer, len) = (fd.as_raw_fd(), data.as_ptr().cast(), data.len());
+    retry(|| match offset {
+        // SAFETY: `data` is readable for its length.
+        STREAM => unsafe { libc::write(fd, pointer, len) as i64 },
+        // SAFETY: as above.
+        _ => unsafe { libc::pwrite(fd, pointer, len, offset) as i64 },
+    })
+}
+
+/// preadv(2), or readv(2) at [`STREAM`], into what `iovecs` names.
+pub(crate) fn read_vectored(fd: BorrowedFd<'_>, iovecs: &Iovecs<'_>, offset: i64) -> Outcome {
+    let (fd, (pointer, count)) = (fd.as_raw_fd(), iovecs.parts());
+    retry(|| match offset {
+        // SAFETY: `Iovecs` borrows what it names.
+        STREAM => unsafe { libc::readv(fd, pointer, count as i32) as i64 },
+        // SAFETY: as above.
+        _ => unsafe { libc::preadv(fd, pointer, count as i32, offset) as i64 },
+    })
+}
+
+/// pwritev(2), or writev(2) at [`STREAM`], of what `iovecs` names.
+pub(crate) fn write_vectored(fd: BorrowedFd<'_>, iovecs: &Iovecs<'_>, offset: i64) -> Outcome {
+    let (fd, (pointer, count)) = (fd.as_raw_fd(), iovecs.parts());
+    retry(|| match offset {
+        // SAFETY: `Iovecs` borrows what it names.
+        STREAM => unsafe { libc::writev(fd, pointer, count as i32) as i64 },
+        // SAFETY: as above.
+        _ => unsafe { libc::pwritev(fd, pointer, count as i32, offset) as i64 },
+    })
+}
+
+/// fsync(2).
+pub(crate) fn fsync(fd: BorrowedFd<'_>) -> Outcome {
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::fsync(fd.as_raw_fd()).into() })
+}
+
+/// fdatasync(2).
+pub(crate) fn fdatasync(fd: BorrowedFd<'_>) -> Outcome {
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::fdatasync(fd.as_raw_fd()).into() })
+}
+
+/// fallocate(2).
+pub(crate) fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: i64, len: i64) -> Outcome {
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, len).into() })
+}
+
+/// The argument of openat2(2), as the kernel reads it.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct OpenHow {
+    pub(crate) flags: u64,
+    pub(crate) mode: u64,
+    pub(crate) resolve: u64,
+}
+
+/// openat2(2), or openat(2) on a kernel that lacks it (before 5.6) when nothing needs it.
+pub(crate) fn open(dir: Option<BorrowedFd<'_>>, path: &CStr, how: &OpenHow) -> Outcome {
+    let dir = dir.map_or(libc::AT_FDCWD, |dir| dir.as_raw_fd());
+    let (path, size) = (path.as_ptr(), size_of::<OpenHow>());
+    // SAFETY: `path` ends in zero, `how` is as long as it says; both outlive the call.
+    let opened =
+        retry(|| unsafe { libc::syscall(libc::SYS_openat2, dir, path, &raw const *how, size) });
+    match opened {
+        Err(Errno(libc::ENOSYS)) if how.resolve == 0 => {
+            // SAFETY: as above.
+            retry(|| unsafe { libc::openat(dir, path, how.flags as i32, how.mode as u32).into() })
+        }
+        opened => opened,
+    }
+}
+
+/// Owns the descriptor that a call which opens has just answered.
+pub(crate) fn adopt(answer: u32) -> OwnedFd {
+    // SAFETY: the kernel has made it for us, and its number has gone nowhere else.
+    unsafe { OwnedFd::from_raw_fd(answer as RawFd) }
+}
+
+/// close(2). The descriptor is gone whatever the answer: Linux frees the number first, so the call is
+/// never made again, not even after EINTR.
+pub(crate) fn close(fd: OwnedFd) -> Outcome {
+    let fd = fd.into_raw_fd();
+    // SAFETY: the number was owned, and nobody uses it from here on.
+    once(|| unsafe { libc::close(fd).into() })
+}
+
+/// statx(2) of `path`, or of `dir` itself when the path is empty.
+pub(crate) fn statx(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    flags: i32,
+    mask: u32,
+    stat: &mut libc::statx,
+) -> Outcome {
+    let dir = dir.map_or(libc::AT_FDCWD, |dir| dir.as_raw_fd());
+    // SAFETY: `path` ends in zero and `stat` has room for the answer; both outlive the call.
+    retry(|| unsafe { libc::statx(dir, path.as_ptr(), flags, mask, &raw mut *stat).into() })
+}
+
+/// An answer of statx(2) that nobody has written yet. All-zero bytes are one.
+pub(crate) fn blank_statx() -> libc::statx {
+    // SAFETY: integers, for which zero is a value.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}

@@ -1,0 +1,70 @@
+//! Asking the page cache what it holds: cachestat(2), and reads that do not wait.
+//!
+//! # Safety
+//!
+//! The one call below passes a descriptor that is borrowed, so open, and memory of its own; the kernel
+//! keeps none of it past the call.
+
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::operation::Errno;
+use crate::sys::{file, once};
+
+/// The same number on every architecture that Rust knows Linux on (they are shared since 424).
+const SYS_CACHESTAT: libc::c_long = 451;
+
+#[repr(C)]
+struct CachestatRange {
+    offset: u64,
+    length: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Cachestat {
+    cached: u64,
+    dirty: u64,
+    writeback: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
+/// How many pages of the `length` bytes from `offset` are in the page cache. A page whose read has
+/// been started counts, though its data may not be there yet.
+///
+/// Linux 6.5. ENOSYS before; EOPNOTSUPP for hugetlbfs; EPERM since 6.14 for a file that the caller
+/// neither owns nor may write; EBADF for what is no file.
+pub(crate) fn cached_pages(file: BorrowedFd<'_>, offset: u64, length: u64) -> Result<u64, Errno> {
+    let range = CachestatRange { offset, length };
+    let mut stat = Cachestat::default();
+    // SAFETY: both structures have the layout of the kernel's, and outlive the call. A raw call,
+    // because libc has no wrapper.
+    once(|| unsafe {
+        libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut stat, 0_u32)
+    })?;
+    Ok(stat.cached)
+}
+
+/// Whether the byte at `offset` could be read now; past the end of the file, it could. If it could not,
+/// its read has been started.
+///
+/// EOPNOTSUPP from a file system that can't promise not to wait (tmpfs, procfs).
+pub(crate) fn probe(file: BorrowedFd<'_>, offset: u64) -> Result<bool, Errno> {
+    let offset = i64::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
+    match file::read_now(file, &mut [MaybeUninit::uninit()], offset) {
+        Ok(_) => Ok(true),
+        Err(Errno(libc::EAGAIN)) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The size of the file as far as it is known here: a network file system is not asked again.
+pub(crate) fn size(file: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut stat = file::blank_statx();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    file::statx(Some(file), c"", flags, libc::STATX_SIZE, &mut stat)?;
+    Ok(stat.stx_size)
+}

@@ -1,0 +1,259 @@
+//! Transfers on the engine, on both backends and on one that lies.
+
+#![allow(clippy::unwrap_used)] // In helpers of tests, too.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use kevent_aio::{Aio, Builder, Choice, Completion, End, Fd, Op, Sendfile, testing};
+use kevent_core::{Queue, SourceId};
+
+/// Every engine that can be had here.
+fn engines() -> Vec<Builder> {
+    let had = |choice: &Choice| {
+        let can = Aio::builder().backend(*choice).build().is_ok();
+        if !can {
+            println!("skipped: {choice:?} can't be had here");
+        }
+        can
+    };
+    let choices = [Choice::Uring, Choice::Pool].into_iter().filter(had);
+    choices.map(|choice| Aio::builder().backend(choice)).collect()
+}
+
+fn queue(builder: Builder) -> (Queue<Completion>, SourceId<Aio>) {
+    let mut queue = Queue::new().unwrap();
+    let aio = queue.attach(builder.build().unwrap(), |completion| completion).unwrap();
+    (queue, aio)
+}
+
+/// The next completion, which has to come within ten seconds.
+fn next(queue: &mut Queue<Completion>) -> Completion {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        queue.wait(Duration::from_secs(1)).unwrap();
+        if let Some(completion) = queue.next() {
+            return completion;
+        }
+        assert!(Instant::now() < deadline, "no completion");
+    }
+}
+
+fn sendfile(op: Op) -> Sendfile {
+    match op {
+        Op::Sendfile(sendfile) => sendfile,
+        other => panic!("{other:?} was not submitted"),
+    }
+}
+
+fn tcp() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.set_nonblocking(true).unwrap();
+    (Arc::new(server), client)
+}
+
+fn unix() -> (Arc<UnixStream>, UnixStream) {
+    let (server, client) = UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    (Arc::new(server), client)
+}
+
+fn reader(mut client: impl io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+fn pattern(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|i| (i ^ (i >> 8) ^ (i >> 16) ^ seed) as u8).collect()
+}
+
+/// A file of the disk that the build is on: the system's temporary directory may be a tmpfs.
+fn disk_file(data: &[u8]) -> Arc<File> {
+    let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    file.write_all(data).unwrap();
+    Arc::new(file)
+}
+
+#[test]
+fn transfers_to_one_socket_arrive_in_the_order_of_submission() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, client) = tcp();
+        let reader = reader(client);
+        let mut expected = Vec::new();
+        for key in 0..60_u64 {
+            let seed = key as usize;
+            let data = pattern([300, 40_000, 700_000][seed % 3], seed);
+            let file = disk_file(&data);
+            let head = format!("<{key}>");
+            expected.extend_from_slice(head.as_bytes());
+            let op = if key % 4 == 3 {
+                Sendfile::bytes(server.clone(), head)
+            } else {
+                expected.extend_from_slice(&data);
+                Sendfile::new(server.clone(), file, 0, data.len() as u64).header(head)
+            };
+            queue[aio].submit(op, key).unwrap();
+        }
+        for key in 0..60 {
+            let completion = next(&mut queue);
+            assert_eq!(completion.key, key);
+            completion.result.unwrap();
+            assert_eq!(sendfile(completion.op).end(), Some(End::Complete));
+        }
+        server.shutdown(Shutdown::Write).unwrap();
+        assert!(reader.join().unwrap() == expected);
+    }
+}
+
+#[test]
+fn a_sparse_cold_file_goes_by_the_backend_and_arrives_whole() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, client) = tcp();
+        let reader = reader(client);
+        // Holes are in no page cache before somebody has read them.
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.set_len(5_000_001).unwrap();
+        let op = Sendfile::new(server.clone(), Arc::new(file), 1, Sendfile::TO_END);
+        queue[aio].submit(op, 1).unwrap();
+        let completion = next(&mut queue);
+        assert_eq!(completion.result.unwrap(), 5_000_000);
+        assert_eq!(completion.way, queue[aio].report().backend);
+        assert!(sendfile(completion.op).misses() > 0);
+        server.shutdown(Shutdown::Write).unwrap();
+        let got = reader.join().unwrap();
+        assert!(got.len() == 5_000_000 && got.iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn a_fast_large_transfer_does_not_keep_a_small_one_waiting() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let data = pattern(64_000_000, 0);
+        let file = disk_file(&data);
+        let (large, large_client) = tcp();
+        let (small, small_client) = tcp();
+        let (large_reader, small_reader) = (reader(large_client), reader(small_client));
+        queue[aio]
+            .submit(Sendfile::new(large.clone(), file.clone(), 0, data.len() as u64), 1)
+            .unwrap();
+        queue[aio].submit(Sendfile::new(small.clone(), file, 0, 1000), 2).unwrap();
+        assert_eq!(next(&mut queue).key, 2);
+        let completion = next(&mut queue);
+        assert_eq!((completion.key, completion.result.unwrap()), (1, data.len() as u64));
+        large.shutdown(Shutdown::Write).unwrap();
+        small.shutdown(Shutdown::Write).unwrap();
+        assert!(large_reader.join().unwrap() == data);
+        assert!(small_reader.join().unwrap() == data[..1000]);
+    }
+}
+
+#[test]
+fn a_cancelled_transfer_tells_what_it_has_sent_and_lets_the_next_one_go() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, mut client) = unix();
+        let data = pattern(3_000_000, 1);
+        let file = disk_file(&data);
+        let op = Sendfile::new(server.clone(), file, 0, data.len() as u64).header("head");
+        let token = queue[aio].submit(op, 1).unwrap();
+        queue[aio].submit(Sendfile::bytes(server.clone(), "next"), 2).unwrap();
+        assert_eq!(queue.wait(Duration::from_millis(50)).unwrap(), 0);
+        queue[aio].cancel(token);
+        let completion = next(&mut queue);
+        assert!(completion.was_cancelled());
+        assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+        let sent = sendfile(completion.op).sent();
+        assert!(sent.header == 4 && sent.body > 0 && sent.body < data.len() as u64);
+        let reader = thread::spawn(move || {
+            let mut got = vec![0; sent.total() as usize + 4];
+            client.read_exact(&mut got).unwrap();
+            got
+        });
+        assert_eq!(next(&mut queue).key, 2);
+        assert!(reader.join().unwrap() == [b"head", &data[..sent.body as usize], b"next"].concat());
+    }
+}
+
+#[test]
+fn a_transfer_past_its_deadline_ends() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, _client) = unix();
+        let file = disk_file(&pattern(3_000_000, 1));
+        let op = Sendfile::new(server, file, 0, 3_000_000);
+        queue[aio].submit_until(op, 1, Instant::now() + Duration::from_millis(20)).unwrap();
+        let completion = next(&mut queue);
+        assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(sendfile(completion.op).sent().body > 0);
+    }
+}
+
+#[test]
+fn a_peer_that_leaves_ends_the_transfer_with_its_cause() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, mut client) = tcp();
+        let file = disk_file(&pattern(30_000_000, 1));
+        queue[aio].submit(Sendfile::new(server, file, 0, 30_000_000), 1).unwrap();
+        let reader = thread::spawn(move || client.read_exact(&mut [0; 10_000]).unwrap());
+        let completion = next(&mut queue);
+        reader.join().unwrap();
+        let kind = completion.result.unwrap_err().kind();
+        assert!(matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
+        assert!(sendfile(completion.op).sent().body >= 10_000);
+    }
+}
+
+#[test]
+fn on_a_backend_that_lies_what_arrives_is_right_as_far_as_it_goes() {
+    let mut whole = 0;
+    for seed in 0..40 {
+        let (mut queue, aio) = queue(testing::lying(Aio::builder(), seed));
+        let (server, client) = tcp();
+        let reader = reader(client);
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.set_len(400_000).unwrap();
+        file.write_all(b"start").unwrap();
+        let op = Sendfile::new(server.clone(), Arc::new(file), 3, Sendfile::TO_END).header("head");
+        queue[aio].submit(op, 1).unwrap();
+        let completion = next(&mut queue);
+        server.shutdown(Shutdown::Write).unwrap();
+        let got = reader.join().unwrap();
+        let expected = [b"headrt".as_slice(), &[0; 399_995]].concat();
+        let sent = sendfile(completion.op).sent().total();
+        assert_eq!(sent, got.len() as u64);
+        assert!(got == expected[..got.len()]);
+        match completion.result {
+            Ok(count) => assert_eq!(count, expected.len() as u64),
+            Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::EIO | libc::EAGAIN))),
+        }
+        whole += u32::from(got.len() == expected.len());
+    }
+    assert!(whole > 5, "only {whole} of 40 were whole");
+}
+
+#[test]
+fn a_blocking_socket_is_refused_and_comes_back() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, _client) = UnixStream::pair().unwrap();
+        let server: Fd = Arc::new(server);
+        queue[aio].submit(Sendfile::new(server, disk_file(b"data"), 0, 4), 1).unwrap();
+        let completion = next(&mut queue);
+        assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(sendfile(completion.op).sent().total(), 0);
+    }
+}
