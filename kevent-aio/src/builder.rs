@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::str::FromStr;
 
 use crate::backend::pool::{Pool, Runner};
 use crate::backend::uring::Uring;
@@ -112,17 +113,40 @@ fn no_ring(refusal: &Refusal) -> io::Error {
 
 fn from_environment() -> io::Result<Choice> {
     let Some(value) = std::env::var_os(VARIABLE) else { return Ok(Choice::Auto) };
-    match value.to_str() {
-        Some("auto" | "") => Ok(Choice::Auto),
-        Some("uring") => Ok(Choice::Uring),
-        Some("pool") => Ok(Choice::Pool),
-        _ => {
-            let text =
-                format!("{VARIABLE} is {value:?}; set it to uring, pool or auto, or unset it");
-            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    if value.is_empty() {
+        return Ok(Choice::Auto);
+    }
+    value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let text = format!("{VARIABLE} is {value:?}; set it to {UnknownChoice}, or unset it");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
+}
+
+/// As the environment and command lines write it: `auto`, `uring` or `pool`.
+impl FromStr for Choice {
+    type Err = UnknownChoice;
+
+    fn from_str(text: &str) -> Result<Choice, UnknownChoice> {
+        match text {
+            "auto" => Ok(Choice::Auto),
+            "uring" => Ok(Choice::Uring),
+            "pool" => Ok(Choice::Pool),
+            _ => Err(UnknownChoice),
         }
     }
 }
+
+/// Not a word for a [`Choice`]. It prints those that are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownChoice;
+
+impl fmt::Display for UnknownChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("auto, uring or pool")
+    }
+}
+
+impl std::error::Error for UnknownChoice {}
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

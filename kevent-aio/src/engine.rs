@@ -197,6 +197,12 @@ impl Aio {
         self.flights.len()
     }
 
+    /// The operation, to see how far it is; `None` while a backend has it, and when it is done.
+    #[must_use]
+    pub fn get(&self, token: Token) -> Option<&Op> {
+        self.flights.get(token)?.waiting()
+    }
+
     /// How many operations may be in flight.
     #[must_use]
     pub fn capacity(&self) -> usize {

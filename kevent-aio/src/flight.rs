@@ -83,6 +83,14 @@ impl Flight {
     }
 
     /// The operation, if it waits with the engine.
+    pub(crate) fn waiting(&self) -> Option<&Op> {
+        match &self.stage {
+            Stage::InLine(op) | Stage::Armed(op) | Stage::Backlog(op) => Some(op),
+            Stage::Here | Stage::OnRing | Stage::OnPool | Stage::Done | Stage::Handed => None,
+        }
+    }
+
+    /// The operation, if it waits with the engine, to go on with it.
     pub(crate) fn take_waiting(&mut self) -> Option<Box<Op>> {
         match std::mem::replace(&mut self.stage, Stage::Here) {
             Stage::InLine(op) | Stage::Armed(op) | Stage::Backlog(op) => Some(op),

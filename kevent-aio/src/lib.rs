@@ -46,7 +46,7 @@ mod sockets;
 mod sys;
 pub mod testing;
 
-pub use crate::builder::{Builder, Choice};
+pub use crate::builder::{Builder, Choice, UnknownChoice};
 pub use crate::engine::{Aio, Cancel, Completion, SubmitError};
 pub use crate::operation::Fd;
 pub use crate::ops::{

@@ -83,6 +83,18 @@ pub enum Uncovered {
     Failed(io::ErrorKind),
 }
 
+impl fmt::Display for Uncovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Uncovered::Limit => {
+                f.write_str("there are no more watches (fs.inotify.max_user_watches)")
+            }
+            Uncovered::Twice => f.write_str("it is watched at another place of the tree"),
+            Uncovered::Failed(kind) => write!(f, "the kernel said no: {kind}"),
+        }
+    }
+}
+
 /// Which kinds of changes are wanted. Those that are not cost nothing, as far as the kernel can be
 /// told.
 ///
