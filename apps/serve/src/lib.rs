@@ -1,3 +1,19 @@
-//! The parts of `kevent-serve`, a static file server, as a library, so that tests can reach them.
+//! The parts of `kevent-serve`, a static file server on one event queue per thread.
+//!
+//! A library for the sake of its tests: what it offers changes with the program.
 
+#![forbid(unsafe_code)]
+#![allow(missing_docs)] // Documented for whoever reads the program; nobody else calls it.
+
+pub mod connection;
+pub mod control;
+pub mod exchange;
+pub mod files;
 pub mod http;
+pub mod limits;
+pub mod lister;
+pub mod log;
+pub mod options;
+pub mod reply;
+pub mod server;
+pub mod worker;

@@ -1,0 +1,130 @@
+//! What only one thread does for all: it hears signals, watches the folder, and tells the others.
+
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kevent_core::{PostError, Poster, Signal, SignalEvent};
+use kevent_fs::{Change, ChangeKind};
+
+use crate::log::Log;
+use crate::options::LogTarget;
+use crate::worker::{Invalid, Message};
+
+/// The signals that the server answers.
+pub const SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
+
+/// How to reach a thread.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub poster: Poster<Message>,
+    /// Set when a change could not be posted because the thread is far behind: it then forgets all.
+    pub overrun: Arc<AtomicBool>,
+}
+
+/// Tells every thread, its own included, what signals and changes mean.
+pub struct Control {
+    threads: Vec<Peer>,
+    root: PathBuf,
+    log: Option<LogTarget>,
+    stopping: bool,
+}
+
+impl Control {
+    /// A control that speaks to `threads`.
+    pub fn new(threads: Vec<Peer>, root: PathBuf, log: Option<LogTarget>) -> Control {
+        Control { threads, root, log, stopping: false }
+    }
+
+    /// Does what a signal asks for.
+    pub fn signal(&mut self, event: &SignalEvent) {
+        if event.signal == Signal::HUP {
+            self.reopen_log();
+        } else if self.stopping {
+            // The user insists.
+            std::process::exit(1);
+        } else {
+            self.stopping = true;
+            self.tell(|| Message::Stop);
+        }
+    }
+
+    /// A log that can't be opened anew goes on where it is.
+    fn reopen_log(&self) {
+        let Some(target) = &self.log else { return };
+        match Log::open(target) {
+            Ok(file) => self.tell(|| Message::Reopen(file.clone())),
+            Err(error) => complain(&format!("the log stays as it is: {target:?}: {error}")),
+        }
+    }
+
+    /// Has every thread forget what a change below the root made untrue.
+    pub fn changed(&self, change: &Change) {
+        let path = self.below_root(&change.path);
+        match &change.kind {
+            ChangeKind::Moved { from } => {
+                self.forget(self.below_root(from), change.is_dir);
+                self.forget(path, change.is_dir);
+            }
+            ChangeKind::NotCovered { reason } => {
+                let folder = change.path.display();
+                complain(&format!(
+                    "{folder} is not watched: {reason}. Its files are opened anew each time"
+                ));
+                self.tell(|| Message::Invalid(Invalid::Uncovered(path.clone())));
+            }
+            ChangeKind::Overflow | ChangeKind::RootGone => {
+                self.tell(|| Message::Invalid(Invalid::Tree(Vec::new())));
+            }
+            _ => self.forget(path, change.is_dir),
+        }
+    }
+
+    fn forget(&self, path: Vec<u8>, is_dir: bool) {
+        self.tell(|| {
+            let path = path.clone();
+            Message::Invalid(if is_dir { Invalid::Tree(path) } else { Invalid::File(path) })
+        });
+    }
+
+    fn below_root(&self, path: &Path) -> Vec<u8> {
+        path.strip_prefix(&self.root).unwrap_or(path).as_os_str().as_bytes().to_vec()
+    }
+
+    fn tell(&self, message: impl Fn() -> Message) {
+        for peer in &self.threads {
+            match peer.poster.post(message()) {
+                Ok(()) => {}
+                Err(PostError::Full(Message::Invalid(_))) => {
+                    peer.overrun.store(true, Ordering::Release);
+                }
+                // A thread empties its mailbox in one go, so this ends with its next turn. Its own
+                // mailbox this thread can't fill: a turn posts less than that holds.
+                Err(PostError::Full(message)) => insist(&peer.poster, message),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn insist(poster: &Poster<Message>, mut message: Message) {
+    while let Err(PostError::Full(back)) = poster.post(message) {
+        message = back;
+        std::thread::yield_now();
+    }
+}
+
+/// One line on standard error. There is nobody to tell if that fails.
+pub fn complain(text: &str) {
+    use io::Write;
+    let _ = writeln!(io::stderr().lock(), "kevent-serve: {text}");
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("stopping", &self.stopping).finish_non_exhaustive()
+    }
+}

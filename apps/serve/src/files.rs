@@ -1,0 +1,165 @@
+//! Open files that are kept for the next request.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use kevent_aio::Fd;
+
+use crate::http::conditional::Validators;
+
+/// A file as it was when it was opened: its descriptor and what was read off it belong together, so
+/// a response is made of one version of the file, whatever has become of the name since.
+pub struct OpenFile {
+    pub fd: Fd,
+    pub size: u64,
+    pub validators: Validators,
+    pub content_type: String,
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// Open files by their path below the root, at most a given number of them.
+///
+/// Two generations: what is asked for moves to the young one; when that has half of the bound, the
+/// old one is dropped and the young one takes its place. So what was not asked for in a while goes,
+/// at no cost for what was.
+#[derive(Debug)]
+pub struct FileCache {
+    young: HashMap<Box<[u8]>, Arc<OpenFile>>,
+    old: HashMap<Box<[u8]>, Arc<OpenFile>>,
+    capacity: usize,
+    /// Counts invalidations. A file whose opening was begun before one may be what was invalidated.
+    version: u64,
+}
+
+impl FileCache {
+    /// A cache that keeps `capacity` files open; none when that is zero.
+    pub fn new(capacity: usize) -> FileCache {
+        FileCache { young: HashMap::new(), old: HashMap::new(), capacity, version: 0 }
+    }
+
+    /// The open file at `path`.
+    pub fn get(&mut self, path: &[u8]) -> Option<Arc<OpenFile>> {
+        if let Some(file) = self.young.get(path) {
+            return Some(Arc::clone(file));
+        }
+        let (path, file) = self.old.remove_entry(path)?;
+        self.keep(path, Arc::clone(&file));
+        Some(file)
+    }
+
+    /// What to pass to `insert` for a file whose opening begins now.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Keeps `file`, unless something was invalidated since `version`.
+    pub fn insert(&mut self, path: &[u8], file: &Arc<OpenFile>, version: u64) {
+        if version == self.version && self.capacity > 0 {
+            self.old.remove(path);
+            self.keep(path.into(), Arc::clone(file));
+        }
+    }
+
+    fn keep(&mut self, path: Box<[u8]>, file: Arc<OpenFile>) {
+        if self.young.len() >= self.capacity.div_ceil(2) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(path, file);
+    }
+
+    /// Forgets the file at `path`.
+    pub fn invalidate_file(&mut self, path: &[u8]) {
+        self.version += 1;
+        self.young.remove(path);
+        self.old.remove(path);
+    }
+
+    /// Forgets every file below the directory at `path`.
+    pub fn invalidate_tree(&mut self, path: &[u8]) {
+        self.version += 1;
+        let stays = |kept: &[u8]| match kept.strip_prefix(path) {
+            Some([next, ..]) => *next != b'/' && !path.is_empty(),
+            Some([]) | None => !path.is_empty(),
+        };
+        self.young.retain(|kept, _| stays(kept));
+        self.old.retain(|kept, _| stays(kept));
+    }
+
+    /// How many files are kept open.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::conditional::Stamp;
+    use std::time::SystemTime;
+
+    fn file() -> Arc<OpenFile> {
+        Arc::new(OpenFile {
+            fd: Arc::new(std::io::stdin()),
+            size: 1,
+            validators: Validators::new(&Stamp::default(), SystemTime::UNIX_EPOCH),
+            content_type: "text/plain".into(),
+        })
+    }
+
+    #[test]
+    fn cache_keeps_what_is_asked_for_and_no_more_than_its_bound() {
+        let mut cache = FileCache::new(4);
+        cache.insert(b"hot", &file(), 0);
+        for n in 0..100_u32 {
+            cache.insert(&n.to_ne_bytes(), &file(), 0);
+            assert!(cache.get(b"hot").is_some(), "what is asked for every time stays");
+            assert!(cache.len() <= 4, "{} files are open", cache.len());
+        }
+    }
+
+    #[test]
+    fn file_opened_before_an_invalidation_is_not_kept() {
+        let mut cache = FileCache::new(4);
+        let version = cache.version();
+        cache.invalidate_file(b"elsewhere");
+        cache.insert(b"a", &file(), version);
+        assert!(cache.get(b"a").is_none());
+    }
+
+    #[test]
+    fn invalidated_tree_takes_all_below_it_and_nothing_else() {
+        let mut cache = FileCache::new(100);
+        for path in ["a/b", "a/b/c", "ab", "b/a"] {
+            cache.insert(path.as_bytes(), &file(), 0);
+        }
+        cache.invalidate_tree(b"a");
+        for (path, stays) in [("a/b", false), ("a/b/c", false), ("ab", true), ("b/a", true)] {
+            assert_eq!(cache.get(path.as_bytes()).is_some(), stays, "{path}");
+        }
+        cache.invalidate_tree(b"");
+        assert_eq!(cache.len(), 0, "the root is above everything");
+    }
+
+    #[test]
+    fn invalidated_file_takes_nothing_else() {
+        let mut cache = FileCache::new(100);
+        cache.insert(b"a", &file(), 0);
+        cache.insert(b"ab", &file(), 0);
+        cache.invalidate_file(b"a");
+        assert!(cache.get(b"a").is_none());
+        assert!(cache.get(b"ab").is_some());
+    }
+
+    #[test]
+    fn cache_of_nothing_keeps_nothing() {
+        let mut cache = FileCache::new(0);
+        cache.insert(b"a", &file(), 0);
+        assert_eq!(cache.len(), 0);
+    }
+}

@@ -1,0 +1,577 @@
+//! One thread's queue, with everything in it: listeners, connections, file I/O, timers, messages of the
+//! other threads, and on the first thread signals and the watch on the folder.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use kevent_aio::{Aio, Completion, Fd, Op};
+use kevent_core::{
+    Poster, Queue, SignalEvent, Signals, SourceId, Table, TimerEvent, Timers, Token, UserEvents,
+};
+use kevent_fs::{Change, Watcher};
+use kevent_net::{Interest, Mode, Readiness, ReadyEvent, socket};
+use mio::net::{TcpListener, TcpStream};
+
+use crate::connection::{Connection, HEADER, IDLE, LINGER, State, Timer};
+use crate::control::{Control, Peer, complain};
+use crate::files::FileCache;
+use crate::http::Status;
+use crate::http::date::http_date;
+use crate::http::listing::Entry;
+use crate::http::request::{Parsed, parse};
+use crate::limits::Share;
+use crate::lister::Lister;
+use crate::log::Log;
+
+/// What comes out of the queue.
+#[derive(Debug)]
+pub enum Event {
+    Ready(ReadyEvent),
+    Done(Completion),
+    Tick(TimerEvent),
+    Message(Message),
+    Signal(SignalEvent),
+    Changed(Change),
+}
+
+/// What threads tell each other.
+pub enum Message {
+    /// Something below the root has changed.
+    Invalid(Invalid),
+    /// The folder that a connection asked for was read.
+    Listed { connection: u64, entries: io::Result<Vec<Entry>> },
+    /// Write the log to that file.
+    Reopen(Fd),
+    /// Finish and end.
+    Stop,
+}
+
+/// What is no longer true of the folder.
+#[derive(Debug)]
+pub enum Invalid {
+    /// A file.
+    File(Vec<u8>),
+    /// A folder and all below it.
+    Tree(Vec<u8>),
+    /// Changes below that folder will not be told.
+    Uncovered(Vec<u8>),
+}
+
+/// After a signal to stop, requests have that long to finish.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A listener that could not accept is tried again after that time.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Connections taken from one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// The key of the timer that ends the time of grace. Connections have their tokens for keys, which are
+/// at least 2³², because of their generation. Listeners have their numbers, which are below.
+const GRACE_KEY: u64 = 0;
+/// The key of the timer that resumes accepting.
+const ACCEPT_KEY: u64 = 1;
+/// The key of writes to the log.
+const LOG_KEY: u64 = 2;
+/// What a thread is given to begin with.
+pub struct Setup {
+    pub root: Fd,
+    pub listeners: Vec<std::net::TcpListener>,
+    pub users: UserEvents<Message>,
+    pub poster: Poster<Message>,
+    pub overrun: Arc<AtomicBool>,
+    pub aio: Aio,
+    pub lister: Lister,
+    pub log: Option<Fd>,
+    pub share: Share,
+}
+
+/// One serving thread.
+pub struct Worker {
+    pub(crate) queue: Queue<Event>,
+    readiness: SourceId<Readiness>,
+    timers: SourceId<Timers>,
+    pub(crate) aio: SourceId<Aio>,
+    control: Option<Control>,
+    pub(crate) root: Fd,
+    listeners: Vec<Listener>,
+    pub(crate) connections: Table<Connection>,
+    pub(crate) files: FileCache,
+    pub(crate) uncovered: Vec<Vec<u8>>,
+    overrun: Arc<AtomicBool>,
+    pub(crate) lister: Lister,
+    pub(crate) poster: Poster<Message>,
+    pub(crate) log: Option<Log>,
+    share: Share,
+    /// No request is taken any more.
+    pub(crate) stopping: bool,
+    grace_is_over: bool,
+    pub(crate) now: Instant,
+    pub(crate) clock: Clock,
+    seeds: Seeds,
+    scratch: Box<[u8]>,
+}
+
+/// Numbers that nobody outside can guess.
+struct Seeds {
+    state: RandomState,
+    given: u64,
+}
+
+struct Listener {
+    socket: TcpListener,
+    /// `None` while this thread takes no clients.
+    registration: Option<Token>,
+}
+
+/// The time of day, and as the Date header has it. Formatted once a second.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    pub(crate) time: SystemTime,
+    pub(crate) date: String,
+}
+
+impl Listener {
+    fn new(socket: std::net::TcpListener) -> Listener {
+        Listener { socket: TcpListener::from_std(socket), registration: None }
+    }
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let time = SystemTime::now();
+        Clock { time, date: http_date(time) }
+    }
+
+    fn tick(&mut self) {
+        let time = SystemTime::now();
+        let second = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).map(|d| d.as_secs());
+        if second(time).ok() != second(self.time).ok() {
+            self.date = http_date(time);
+        }
+        self.time = time;
+    }
+}
+
+impl Worker {
+    /// Puts everything into a queue.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors run out.
+    pub fn new(setup: Setup) -> io::Result<Worker> {
+        let mut queue = Queue::new()?;
+        let readiness = queue.attach(Readiness::new(), Event::Ready)?;
+        let timers = queue.attach(Timers::new(), Event::Tick)?;
+        let aio = queue.attach(setup.aio, Event::Done)?;
+        queue.attach(setup.users, Event::Message)?;
+        let mut worker = Worker {
+            queue,
+            readiness,
+            timers,
+            aio,
+            control: None,
+            root: setup.root,
+            listeners: setup.listeners.into_iter().map(Listener::new).collect(),
+            connections: Table::new(),
+            files: FileCache::new(setup.share.files),
+            uncovered: Vec::new(),
+            overrun: setup.overrun,
+            lister: setup.lister,
+            poster: setup.poster,
+            log: setup.log.map(Log::new),
+            share: setup.share,
+            stopping: false,
+            grace_is_over: false,
+            now: Instant::now(),
+            clock: Clock::new(),
+            seeds: Seeds { state: RandomState::new(), given: 0 },
+            scratch: vec![0; 16 << 10].into_boxed_slice(),
+        };
+        worker.listen()?;
+        Ok(worker)
+    }
+
+    /// Has this thread hear signals and watch the folder, for all.
+    ///
+    /// # Errors
+    ///
+    /// When either can't be had.
+    pub fn take_control(
+        &mut self,
+        control: Control,
+        signals: Signals,
+        watcher: Option<Watcher>,
+    ) -> io::Result<()> {
+        self.control = Some(control);
+        self.queue.attach(signals, Event::Signal)?;
+        if let Some(watcher) = watcher {
+            self.queue.attach(watcher, Event::Changed)?;
+        }
+        Ok(())
+    }
+
+    /// The first thread speaks to the others through this.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        Peer { poster: self.poster.clone(), overrun: Arc::clone(&self.overrun) }
+    }
+
+    /// Has this thread woken for clients of its listeners. Every thread has them in its own set:
+    /// exclusive, so that a client wakes one.
+    fn listen(&mut self) -> io::Result<()> {
+        let readiness = &mut self.queue[self.readiness];
+        for (number, listener) in (0..).zip(&mut self.listeners) {
+            if listener.registration.is_none() {
+                let interest = Interest::READABLE;
+                let token = readiness.register_exclusive(&listener.socket, interest, number)?;
+                listener.registration = Some(token);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves clients to the other threads and to the backlog.
+    fn stop_listening(&mut self) {
+        let readiness = &mut self.queue[self.readiness];
+        for token in self.listeners.iter_mut().filter_map(|listener| listener.registration.take()) {
+            readiness.unregister(token);
+        }
+    }
+
+    /// Serves until it is told to stop and everything is finished.
+    ///
+    /// # Errors
+    ///
+    /// When the queue itself fails, which nothing that a client does brings about.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.is_finished() {
+            self.queue.wait(None)?;
+            self.now = Instant::now();
+            self.clock.tick();
+            while let Some(event) = self.queue.next() {
+                self.handle(event);
+            }
+            if self.overrun.swap(false, Ordering::Acquire) {
+                self.files.invalidate_tree(b"");
+            }
+            self.write_log();
+        }
+        Ok(())
+    }
+
+    fn is_finished(&self) -> bool {
+        let log_is_written = self.log.as_ref().is_none_or(|log| !log.is_busy());
+        self.stopping && (self.grace_is_over || (self.connections.is_empty() && log_is_written))
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Ready(event) if event.key < 1 << 32 => self.accept(event.key as usize),
+            Event::Ready(event) => self.ready(Token::from_bits(event.key), &event),
+            Event::Done(completion) if completion.key == LOG_KEY => self.log_written(&completion),
+            Event::Done(completion) => self.done(completion),
+            Event::Tick(tick) if tick.key == GRACE_KEY => self.grace_is_over = true,
+            Event::Tick(tick) if tick.key == ACCEPT_KEY => self.resume_accepting(),
+            Event::Tick(tick) => self.tick(Token::from_bits(tick.key)),
+            Event::Message(message) => self.message(message),
+            Event::Signal(signal) => {
+                if let Some(control) = &mut self.control {
+                    control.signal(&signal);
+                }
+            }
+            Event::Changed(change) => {
+                if let Some(control) = &self.control {
+                    control.changed(&change);
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Invalid(Invalid::File(path)) => self.files.invalidate_file(&path),
+            Message::Invalid(Invalid::Tree(path)) => self.files.invalidate_tree(&path),
+            Message::Invalid(Invalid::Uncovered(path)) => {
+                self.files.invalidate_tree(&path);
+                self.uncovered.push(path);
+            }
+            Message::Listed { connection, entries } => {
+                self.listed(Token::from_bits(connection), entries);
+            }
+            Message::Reopen(file) => {
+                if let Some(log) = &mut self.log {
+                    log.reopen(file);
+                }
+            }
+            Message::Stop => self.stop(),
+        }
+    }
+
+    /// Closes what waits for a request, lets the others finish, and sets an end to it.
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.queue[self.timers].after(GRACE, GRACE_KEY);
+        self.stop_listening();
+        self.listeners.clear();
+        let idle: Vec<Token> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_idle())
+            .map(|(token, _)| token)
+            .collect();
+        for token in idle {
+            self.close(token);
+        }
+    }
+
+    /// Takes the clients that wait at a listener. It is edge-triggered: what is left behind is taken
+    /// when the timer says so, since the listener will not.
+    fn accept(&mut self, number: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            if self.connections.len() >= self.share.connections {
+                return self.pause_accepting();
+            }
+            let Some(listener) = self.listeners.get(number) else { return };
+            match socket::accept(&listener.socket) {
+                Ok(Some((stream, peer))) => self.welcome(stream, peer),
+                Ok(None) => return,
+                Err(error) => {
+                    // Out of descriptors or memory. The files that are kept open give some back.
+                    complain(&format!("cannot accept, trying again shortly: {error}"));
+                    self.files.invalidate_tree(b"");
+                    return self.pause_accepting();
+                }
+            }
+        }
+        self.queue[self.timers].after(Duration::ZERO, ACCEPT_KEY);
+    }
+
+    fn pause_accepting(&mut self) {
+        self.stop_listening();
+        self.queue[self.timers].after(ACCEPT_AGAIN, ACCEPT_KEY);
+    }
+
+    fn resume_accepting(&mut self) {
+        if let Err(error) = self.listen() {
+            complain(&format!("cannot listen, trying again shortly: {error}"));
+            return self.pause_accepting();
+        }
+        for number in 0..self.listeners.len() {
+            self.accept(number);
+        }
+    }
+
+    fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // Whole responses go out in one call, so there is nothing that waiting could merge.
+        let _ = stream.set_nodelay(true);
+        let deadline = self.now + IDLE;
+        let token = self.connections.insert(Connection {
+            stream: Arc::new(stream),
+            peer,
+            readiness: Token::SOLE,
+            input: Vec::new(),
+            more: true,
+            half_closed: false,
+            ended: false,
+            state: State::Reading,
+            exchange: None,
+            timer: Timer { token: Token::SOLE, armed: deadline, deadline, progress: 0 },
+        });
+        let timer = self.queue[self.timers].at(deadline, token.to_bits());
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.timer.token = timer;
+        let registered = self.queue[self.readiness].register(
+            &*connection.stream,
+            Interest::READABLE,
+            Mode::Edge,
+            token.to_bits(),
+        );
+        match registered {
+            Ok(readiness) => connection.readiness = readiness,
+            Err(_) => self.close(token),
+        }
+    }
+
+    fn ready(&mut self, token: Token, event: &ReadyEvent) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.more = true;
+        connection.half_closed |= event.ready.is_half_closed();
+        match connection.state {
+            State::Reading => self.read(token),
+            State::Lingering => self.linger(token),
+            // What was asked for is finished first; the rest is read afterwards.
+            State::Finding | State::Sending => {}
+        }
+    }
+
+    /// Reads requests and answers the first; the others stay until that is done.
+    pub(crate) fn read(&mut self, token: Token) {
+        while let Some(connection) = self.connections.get_mut(token) {
+            if connection.state != State::Reading {
+                return;
+            }
+            match parse(&connection.input) {
+                Parsed::Complete { request, consumed } => {
+                    let logged = self.log.is_some();
+                    let line = if logged { first_line(&connection.input) } else { String::new() };
+                    connection.input.drain(..consumed);
+                    self.answer(token, request, line);
+                }
+                Parsed::Invalid(status) => self.refuse(token, status),
+                Parsed::Incomplete if connection.more => {
+                    if connection.fill(&mut self.scratch).is_err() {
+                        return self.close(token);
+                    }
+                }
+                Parsed::Incomplete if connection.ended => return self.close(token),
+                Parsed::Incomplete => return self.await_request(token),
+            }
+        }
+    }
+
+    fn await_request(&mut self, token: Token) {
+        if self.stopping {
+            return self.close(token);
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let by = if connection.input.is_empty() { self.now + IDLE } else { self.now + HEADER };
+        // The rest of a header block does not get its time anew with every byte.
+        let by = if connection.input.is_empty() { by } else { by.min(connection.timer.deadline) };
+        self.set_deadline(token, by);
+    }
+
+    /// Takes no more requests, and waits for the client to close.
+    pub(crate) fn begin_lingering(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.state = State::Lingering;
+        let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+        self.set_deadline(token, self.now + LINGER);
+        self.linger(token);
+    }
+
+    fn linger(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.ended || connection.discard(&mut self.scratch) {
+            self.close(token);
+        }
+    }
+
+    pub(crate) fn set_deadline(&mut self, token: Token, deadline: Instant) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.timer.deadline = deadline;
+        if deadline < connection.timer.armed {
+            self.queue[self.timers].cancel(connection.timer.token);
+            connection.timer.armed = deadline;
+            connection.timer.token = self.queue[self.timers].at(deadline, token.to_bits());
+        }
+    }
+
+    fn tick(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.state == State::Sending {
+            let operation =
+                connection.operation().and_then(|token| self.queue[self.aio].get(token));
+            let progress = match operation {
+                Some(Op::Sendfile(transfer)) => Some(transfer.sent().total()),
+                // The disk has it, not the client.
+                _ => None,
+            };
+            if progress.is_none_or(|sent| sent > connection.timer.progress) {
+                connection.timer.progress = progress.unwrap_or(connection.timer.progress);
+                connection.timer.deadline = self.now + IDLE;
+            }
+        }
+        if self.now < connection.timer.deadline {
+            connection.timer.armed = connection.timer.deadline;
+            let timer = self.queue[self.timers].at(connection.timer.deadline, token.to_bits());
+            connection.timer.token = timer;
+            return;
+        }
+        match connection.state {
+            State::Reading if !connection.input.is_empty() => {
+                self.refuse(token, Status::RequestTimeout);
+            }
+            // A disk that does not answer is not the client's fault, and closing does not help it.
+            _ => self.close(token),
+        }
+    }
+
+    /// Ends a connection. Operations that are under way keep its socket open until they have ended.
+    pub(crate) fn close(&mut self, token: Token) {
+        let Some(connection) = self.connections.remove(token) else { return };
+        self.queue[self.timers].cancel(connection.timer.token);
+        self.queue[self.readiness].unregister(connection.readiness);
+        // What is being sent ends with the socket, and not when the client has taken it.
+        let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+        if let Some(operation) = connection.operation() {
+            self.queue[self.aio].cancel(operation);
+            self.queue[self.aio].abandon(operation);
+        }
+    }
+
+    /// A number that nobody outside can guess.
+    pub(crate) fn seed(&mut self) -> u64 {
+        self.seeds.given += 1;
+        self.seeds.state.hash_one(self.seeds.given)
+    }
+
+    fn write_log(&mut self) {
+        let Some(write) = self.log.as_mut().and_then(Log::take_write) else { return };
+        if self.queue[self.aio].submit(write, LOG_KEY).is_err() {
+            // Full: the lines of this turn are lost, the next turn tries again.
+            self.log_end();
+        }
+    }
+
+    fn log_written(&mut self, completion: &Completion) {
+        if let Err(error) = &completion.result {
+            complain(&format!("the log: {error}"));
+        }
+        self.log_end();
+    }
+
+    fn log_end(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.written();
+        }
+    }
+}
+
+/// The request line, for the log.
+fn first_line(input: &[u8]) -> String {
+    let line = input.trim_ascii_start().split(|byte| *byte == b'\r' || *byte == b'\n').next();
+    String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("queue", &self.queue)
+            .field("connections", &self.connections.len())
+            .field("files", &self.files.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Message::Invalid(_) => "Invalid",
+            Message::Listed { .. } => "Listed",
+            Message::Reopen(_) => "Reopen",
+            Message::Stop => "Stop",
+        })
+    }
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("share", &self.share).finish_non_exhaustive()
+    }
+}
