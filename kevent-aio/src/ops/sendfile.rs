@@ -367,6 +367,11 @@ impl Body {
         }
         let length = self.window.next(self.at, left);
         match self.is_cached(length) {
+            // The page on which the file ends may be cached, and the range begin behind that: found out
+            // now, before the header leaves.
+            Ok(true) if residency::size(self.file.as_fd()).map_err(failed)? <= self.at => {
+                return Ok(self.cut());
+            }
             Ok(true) => self.ready = self.at + length,
             Ok(false) if length <= SMALL => {
                 return Err(self.wait_for(Reading::Stage(length as usize)));

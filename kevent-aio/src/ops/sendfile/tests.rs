@@ -198,7 +198,8 @@ fn a_cold_file_is_never_waited_for_by_the_waiting_thread() {
             transfer(|socket| Sendfile::new(socket, file.clone(), 0, size as u64).header("head"));
         assert_eq!(result.unwrap(), size as u64 + 4);
         assert!(got.len() == size + 4 && got[4..] == data);
-        assert!(op.misses() > 0, "{steps:?}");
+        // What little is read at once may be there at once: the disk can be as fast as the call.
+        assert!(op.misses() > 0 || size < SMALL as usize, "{steps:?}");
         assert_eq!(op.misses(), steps.run);
         assert_eq!(steps.slept, 0, "{steps:?}");
         assert!(op.refusal().is_none(), "{:?}", op.refusal());
@@ -225,27 +226,54 @@ fn a_large_transfer_lets_others_have_their_turn() {
 }
 
 #[test]
-fn a_slow_reader_is_waited_for() {
+fn a_reader_that_reads_only_when_the_socket_is_full_gets_everything() {
     let (server, mut client) = UnixStream::pair().unwrap();
     server.set_nonblocking(true).unwrap();
-    let data = pattern(1_000_000);
+    client.set_nonblocking(true).unwrap();
+    let data = pattern(3_000_000);
     let file = Arc::new(disk_file(&data));
-    let reader = thread::spawn(move || {
-        let (mut all, mut piece) = (Vec::new(), [0; 700]);
-        loop {
-            match client.read(&mut piece).unwrap() {
-                0 => return all,
-                count => all.extend_from_slice(&piece[..count]),
-            }
+    let mut op =
+        Sendfile::new(Arc::new(server), file, 0, data.len() as u64).header("head").trailer("tail");
+    let (mut got, mut full) = (Vec::new(), 0);
+    let mut step = op.advance();
+    while !matches!(step, Step::Done(_)) {
+        if let Step::Writable = step {
+            full += 1;
+            let error = client.read_to_end(&mut got).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         }
-    });
-    let server = Arc::new(server);
-    let mut op = Sendfile::new(server.clone(), file, 0, 1_000_000).header("head").trailer("tail");
-    let (result, steps) = drive(&mut op);
-    server.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(result.unwrap(), 1_000_008);
-    assert!(steps.writable > 3, "{steps:?}");
-    assert!(reader.join().unwrap() == [b"head", data.as_slice(), b"tail"].concat());
+        step = match step {
+            Step::Run => {
+                let outcome = op.run();
+                op.complete(outcome)
+            }
+            _ => op.advance(),
+        };
+    }
+    assert!(full > 3, "{full}");
+    assert_eq!(op.end(), Some(End::Complete));
+    drop(op);
+    client.read_to_end(&mut got).unwrap();
+    assert!(got == [b"head", data.as_slice(), b"tail"].concat());
+}
+
+#[test]
+fn the_header_stays_when_nothing_of_the_range_is_there() {
+    let directories = [env!("CARGO_MANIFEST_DIR"), "/dev/shm"];
+    for (size, offset, length) in [(12_289, 12_289, 1), (40_001, 40_001, 900_000), (9, 99_999, 1)] {
+        for directory in directories {
+            let Ok(mut file) = tempfile::tempfile_in(directory) else {
+                println!("skipped: no files can be made in {directory}");
+                continue;
+            };
+            file.write_all(&pattern(size)).unwrap();
+            let (op, result, _, got) = transfer(|socket| {
+                Sendfile::new(socket, Arc::new(file), offset, length).header("head")
+            });
+            assert_eq!((result.unwrap(), got.len()), (0, 0), "{size} {offset} {directory}");
+            assert_eq!(op.end(), Some(End::FileEnded));
+        }
+    }
 }
 
 #[test]
