@@ -1,0 +1,94 @@
+//! What the small examples print.
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::process::Command;
+
+use common::Running;
+
+fn output(command: &mut Command) -> String {
+    let run = command.output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).unwrap()
+}
+
+#[test]
+fn timers_come_in_their_order_and_the_cancelled_one_does_not() {
+    let text = output(&mut Command::new(env!("CARGO_BIN_EXE_timer")));
+    let once = text.find("50 ms are over").unwrap();
+    assert!(once < text.find("it is time").unwrap());
+    assert!(text.contains("tick, "));
+    assert!(!text.contains("cancelled"));
+}
+
+#[test]
+fn signals_are_told_with_their_sender_until_the_one_that_ends() {
+    let mut running = Running::start(&mut Command::new(env!("CARGO_BIN_EXE_signal")));
+    let pid = running.line().strip_prefix("process ").unwrap().to_owned();
+    for (name, says) in [("-USR1", "SIGUSR1 from process "), ("-TERM", "SIGTERM from process ")] {
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        let line = running.line();
+        assert!(line.starts_with(says), "{line:?}");
+    }
+    assert_eq!(running.line(), "", "it has ended");
+}
+
+#[test]
+fn each_child_tells_how_it_ended() {
+    let text = output(&mut Command::new(env!("CARGO_BIN_EXE_process")));
+    for status in 0..3 {
+        assert!(text.contains(&format!("child {status}: exit status: {status}")), "{text}");
+    }
+}
+
+#[test]
+fn changes_of_a_folder_are_printed_until_it_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_watch"));
+    let mut running = Running::start(command.arg(&root));
+    assert!(running.line().starts_with("watching "));
+    fs::write(root.join("a"), "text").unwrap();
+    assert_eq!(running.line(), format!("Created {}", root.join("a").display()));
+    fs::rename(root.join("a"), root.join("b")).unwrap();
+    let moved = format!("{} is now {}", root.join("a").display(), root.join("b").display());
+    while running.line() != moved {}
+    fs::remove_dir_all(&root).unwrap();
+    while !running.line().is_empty() {}
+}
+
+#[test]
+fn file_is_sent_between_its_header_and_its_trailer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_ne_bytes).collect();
+    fs::write(&path, &content).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sendfile"));
+    let mut running = Running::start(command.arg(&path));
+    let address = running.address();
+    for _ in 0..2 {
+        let mut got = Vec::new();
+        TcpStream::connect(address).unwrap().read_to_end(&mut got).unwrap();
+        assert!(got == [b"-- begin --\n", content.as_slice(), b"-- end --\n"].concat());
+        assert_eq!(running.line(), format!("sent {} bytes", content.len() + 22));
+    }
+}
+
+#[test]
+fn chain_reports_each_step_and_sends_header_and_file() {
+    let text = output(Command::new(env!("CARGO_BIN_EXE_chain")).arg("Cargo.toml"));
+    let steps = ["Open: Done", "Statx: Done", "Sendfile: Done", "Close: Done"];
+    assert!(steps.iter().zip(text.lines()).all(|(says, line)| line.starts_with(says)), "{text}");
+    let size = fs::metadata("Cargo.toml").unwrap().len();
+    assert!(text.ends_with(&format!("the file has {size} bytes\n")), "{text}");
+}
+
+#[test]
+fn events_are_awaited_in_a_task() {
+    let text = output(&mut Command::new(env!("CARGO_BIN_EXE_tokio")));
+    assert_eq!(text, "posted by a task\ntimer 7\n");
+}
