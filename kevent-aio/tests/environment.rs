@@ -46,7 +46,7 @@ fn variable_chooses_where_the_program_leaves_it_open() {
 fn nonsense_in_the_variable_is_an_error_that_says_what_to_write() {
     let said = program_under("threads");
     assert!(
-        said.contains("error: KEVENT_AIO is \"threads\"; set it to uring, pool or auto"),
+        said.contains("error: KEVENT_AIO is \"threads\"; set it to auto, uring or pool"),
         "{said}"
     );
 }

@@ -92,7 +92,7 @@ impl FileCache {
     }
 
     /// How many files are kept open.
-    pub fn len(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.young.len() + self.old.len()
     }
 }
@@ -119,7 +119,7 @@ mod tests {
         for n in 0..100_u32 {
             cache.insert(&n.to_ne_bytes(), &file(), 0);
             assert!(cache.get(b"hot").is_some(), "what is asked for every time stays");
-            assert!(cache.len() <= 4, "{} files are open", cache.len());
+            assert!(cache.held() <= 4, "{} files are open", cache.held());
         }
     }
 
@@ -143,7 +143,7 @@ mod tests {
             assert_eq!(cache.get(path.as_bytes()).is_some(), stays, "{path}");
         }
         cache.invalidate_tree(b"");
-        assert_eq!(cache.len(), 0, "the root is above everything");
+        assert_eq!(cache.held(), 0, "the root is above everything");
     }
 
     #[test]
@@ -160,6 +160,6 @@ mod tests {
     fn cache_of_nothing_keeps_nothing() {
         let mut cache = FileCache::new(0);
         cache.insert(b"a", &file(), 0);
-        assert_eq!(cache.len(), 0);
+        assert_eq!(cache.held(), 0);
     }
 }

@@ -30,6 +30,7 @@ use crate::log::Log;
 
 /// What comes out of the queue.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // It is moved once; a box for each completion costs more.
 pub enum Event {
     Ready(ReadyEvent),
     Done(Completion),
@@ -554,7 +555,7 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker")
             .field("queue", &self.queue)
             .field("connections", &self.connections.len())
-            .field("files", &self.files.len())
+            .field("files", &self.files.held())
             .finish_non_exhaustive()
     }
 }
