@@ -1,5 +1,7 @@
 //! What the small examples print.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
 mod common;
 
 use std::fs;
