@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -178,8 +180,9 @@ impl Worker {
         let status = match (seek.target, found) {
             (Target::Folder, Some((fd, _))) => return self.list(token, Arc::new(fd)),
             (_, Some((fd, stat))) if stat.is_file() => {
+                let changes_are_told = self.tells_changes(&seek.path, &fd, &stat);
                 let file = Arc::new(self.describe(&seek.path, Arc::new(fd), &stat));
-                if self.is_covered(&seek.path) {
+                if changes_are_told {
                     self.files.insert(&seek.path, &file, seek.version);
                 }
                 return self.send_file(token, file);
@@ -210,8 +213,22 @@ impl Worker {
         }
     }
 
-    fn is_covered(&self, path: &[u8]) -> bool {
-        !self.uncovered.iter().any(|folder| path.starts_with(folder))
+    /// Whether every change of the file at `path` will be told under that path. The watch tells the
+    /// name by which a file was changed: through a symbolic link or another hard link that is not
+    /// the name that was asked for.
+    fn tells_changes(&self, path: &[u8], file: &OwnedFd, stat: &Stat) -> bool {
+        let is_covered = !self.uncovered.iter().any(|folder| path.starts_with(folder));
+        is_covered && stat.nlink == 1 && self.is_real_path(path, file)
+    }
+
+    /// Whether `path` leads to `file` without a symbolic link. Asks for the names that the kernel has
+    /// in memory, which waits for no disk.
+    fn is_real_path(&self, path: &[u8], file: &OwnedFd) -> bool {
+        let name = |fd: BorrowedFd<'_>| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        match (name(self.root.as_fd()), name(file.as_fd())) {
+            (Ok(root), Ok(real)) => real == root.join(OsStr::from_bytes(path)),
+            _ => false,
+        }
     }
 
     fn list(&mut self, token: Token, folder: Fd) {
