@@ -109,6 +109,8 @@ pub struct Worker {
     pub(crate) poster: Poster<Message>,
     pub(crate) log: Option<Log>,
     share: Share,
+    /// The timer that resumes accepting. One at most: each that fires may ask for the next.
+    accepting_again: Option<Token>,
     /// No request is taken any more.
     pub(crate) stopping: bool,
     grace_is_over: bool,
@@ -187,6 +189,7 @@ impl Worker {
             poster: setup.poster,
             log: setup.log.map(Log::new),
             share: setup.share,
+            accepting_again: None,
             stopping: false,
             grace_is_over: false,
             now: Instant::now(),
@@ -350,15 +353,22 @@ impl Worker {
                 }
             }
         }
-        self.queue[self.timers].after(Duration::ZERO, ACCEPT_KEY);
+        self.accept_after(Duration::ZERO);
     }
 
     fn pause_accepting(&mut self) {
         self.stop_listening();
-        self.queue[self.timers].after(ACCEPT_AGAIN, ACCEPT_KEY);
+        self.accept_after(ACCEPT_AGAIN);
+    }
+
+    fn accept_after(&mut self, pause: Duration) {
+        if self.accepting_again.is_none() {
+            self.accepting_again = Some(self.queue[self.timers].after(pause, ACCEPT_KEY));
+        }
     }
 
     fn resume_accepting(&mut self) {
+        self.accepting_again = None;
         if let Err(error) = self.listen() {
             complain(&format!("cannot listen, trying again shortly: {error}"));
             return self.pause_accepting();
