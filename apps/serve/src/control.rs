@@ -100,6 +100,9 @@ impl Control {
                 Ok(()) => {}
                 Err(PostError::Full(Message::Invalid(_))) => {
                     peer.overrun.store(true, Ordering::Release);
+                    // It may have emptied its mailbox and looked for the mark just before that.
+                    // This wakes it then; and if the mailbox is full still, it has yet to look.
+                    let _ = peer.poster.post(message());
                 }
                 // A thread empties its mailbox in one go, so this ends with its next turn. Its own
                 // mailbox this thread can't fill: a turn posts less than that holds.
@@ -110,7 +113,9 @@ impl Control {
     }
 }
 
-fn insist(poster: &Poster<Message>, mut message: Message) {
+/// Posts a message that has to arrive: waits while the mailbox is full, not on the thread that empties
+/// it.
+pub fn insist(poster: &Poster<Message>, mut message: Message) {
     while let Err(PostError::Full(back)) = poster.post(message) {
         message = back;
         std::thread::yield_now();

@@ -10,6 +10,7 @@ use std::thread;
 use kevent_aio::Fd;
 use kevent_core::Poster;
 
+use crate::control::insist;
 use crate::http::listing::Entry;
 use crate::worker::Message;
 
@@ -59,8 +60,8 @@ fn read_folders(jobs: &Receiver<Job>) {
     while let Ok(Job { folder, reader }) = jobs.recv() {
         let entries = read(&folder);
         let message = Message::Listed { connection: reader.connection, entries };
-        // A thread that is gone has no connection that waits for this.
-        let _ = reader.poster.post(message);
+        // A connection waits for this. A thread that is gone has none.
+        insist(&reader.poster, message);
     }
 }
 
