@@ -1,5 +1,6 @@
 //! A real server process on a free port, and a client that sees exact bytes.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
 use std::ffi::OsStr;
