@@ -1,5 +1,7 @@
 //! What is served is what the disk has: wholly old or wholly new, and new at once.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Nothing outside ROOT is served, and nothing that is no file.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
 mod common;
 
 use std::os::unix::fs::symlink;

@@ -1,5 +1,7 @@
 //! What is asked for is answered, whole and in order, however the request comes.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
 mod common;
 
 use common::{Client, folder, pattern, start, write};
