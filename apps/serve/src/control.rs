@@ -39,6 +39,11 @@ impl Control {
         Control { threads, root, log, stopping: false }
     }
 
+    /// How many threads it speaks to.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Does what a signal asks for.
     pub fn signal(&mut self, event: &SignalEvent) {
         if event.signal == Signal::HUP {

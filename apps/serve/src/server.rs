@@ -12,12 +12,12 @@ use kevent_aio::{Aio, Fd};
 use kevent_core::{Signals, UserEvents};
 use kevent_fs::{Kinds, Watcher};
 
-use crate::control::{Control, SIGNALS, complain};
+use crate::control::{Control, SIGNALS, complain, insist};
 use crate::limits::{self, Share};
 use crate::lister::Lister;
 use crate::log::Log;
 use crate::options::Options;
-use crate::worker::{Setup, Worker};
+use crate::worker::{Message, Setup, Worker};
 
 /// Everything that is needed to serve, so that nothing is missing once clients come.
 #[derive(Debug)]
@@ -101,10 +101,16 @@ impl Server {
     pub fn run(self) -> Result<(), Failure> {
         let mut workers = self.workers.into_iter();
         let Some(first) = workers.next() else { return Ok(()) };
+        let control = first.peer().poster;
         let others = workers
             .enumerate()
             .map(|(n, worker)| {
-                thread::Builder::new().name(format!("serve-{}", n + 1)).spawn(|| worker.run())
+                let control = control.clone();
+                thread::Builder::new().name(format!("serve-{}", n + 1)).spawn(move || {
+                    let outcome = worker.run();
+                    insist(&control, Message::Ended);
+                    outcome
+                })
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(Failure::because("a thread"))?;

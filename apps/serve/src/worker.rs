@@ -50,6 +50,8 @@ pub enum Message {
     Reopen(Fd),
     /// Finish and end.
     Stop,
+    /// Another thread has ended. The first is told, since it ends last.
+    Ended,
 }
 
 /// What is no longer true of the folder.
@@ -99,6 +101,8 @@ pub struct Worker {
     timers: SourceId<Timers>,
     pub(crate) aio: SourceId<Aio>,
     control: Option<Control>,
+    /// Threads that this one hears signals for, and does not end before.
+    others: usize,
     pub(crate) root: Fd,
     listeners: Vec<Listener>,
     pub(crate) connections: Table<Connection>,
@@ -179,6 +183,7 @@ impl Worker {
             timers,
             aio,
             control: None,
+            others: 0,
             root: setup.root,
             listeners: setup.listeners.into_iter().map(Listener::new).collect(),
             connections: Table::new(),
@@ -212,6 +217,7 @@ impl Worker {
         signals: Signals,
         watcher: Option<Watcher>,
     ) -> io::Result<()> {
+        self.others = control.threads().saturating_sub(1);
         self.control = Some(control);
         self.queue.attach(signals, Event::Signal)?;
         if let Some(watcher) = watcher {
@@ -271,7 +277,8 @@ impl Worker {
 
     fn is_finished(&self) -> bool {
         let log_is_written = self.log.as_ref().is_none_or(|log| !log.is_busy());
-        self.stopping && (self.grace_is_over || (self.connections.is_empty() && log_is_written))
+        let all_is_done = self.connections.is_empty() && log_is_written && self.others == 0;
+        self.stopping && (self.grace_is_over || all_is_done)
     }
 
     fn handle(&mut self, event: Event) {
@@ -314,6 +321,7 @@ impl Worker {
                 }
             }
             Message::Stop => self.stop(),
+            Message::Ended => self.others = self.others.saturating_sub(1),
         }
     }
 
@@ -577,6 +585,7 @@ impl fmt::Debug for Message {
             Message::Listed { .. } => "Listed",
             Message::Reopen(_) => "Reopen",
             Message::Stop => "Stop",
+            Message::Ended => "Ended",
         })
     }
 }
