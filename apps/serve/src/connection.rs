@@ -59,6 +59,17 @@ pub enum State {
     Lingering,
 }
 
+/// How far the throwing away came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discarded {
+    /// The socket has nothing more for now.
+    All,
+    /// The socket has more.
+    Some,
+    /// The client has closed, or is gone.
+    End,
+}
+
 /// The one timer of a connection. Its deadline moves with every request; the timer itself is moved
 /// only to an earlier time, and for a later one when it fires.
 #[derive(Debug)]
@@ -102,19 +113,19 @@ impl Connection {
         self.state == State::Reading && self.input.is_empty()
     }
 
-    /// Throws away what the client still sends, and says whether it has ended.
-    pub fn discard(&mut self, scratch: &mut [u8]) -> bool {
+    /// Throws away what the client still sends.
+    pub fn discard(&mut self, scratch: &mut [u8]) -> Discarded {
         self.input.clear();
-        // Bounded, so that a client who floods does not keep the thread: the next edge goes on.
+        // Bounded, so that a client who floods does not keep the thread.
         for _ in 0..16 {
             match (&*self.stream).read(scratch) {
-                Ok(0) => return true,
+                Ok(0) => return Discarded::End,
                 Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Discarded::All,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return true,
+                Err(_) => return Discarded::End,
             }
         }
-        false
+        Discarded::Some
     }
 }

@@ -17,7 +17,7 @@ use kevent_fs::{Change, Watcher};
 use kevent_net::{Interest, Mode, Readiness, ReadyEvent, socket};
 use mio::net::{TcpListener, TcpStream};
 
-use crate::connection::{Connection, HEADER, IDLE, LINGER, State, Timer};
+use crate::connection::{Connection, Discarded, HEADER, IDLE, LINGER, State, Timer};
 use crate::control::{Control, Peer, complain};
 use crate::files::FileCache;
 use crate::http::Status;
@@ -476,8 +476,21 @@ impl Worker {
 
     fn linger(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        if connection.ended || connection.discard(&mut self.scratch) {
-            self.close(token);
+        if connection.ended {
+            return self.close(token);
+        }
+        match connection.discard(&mut self.scratch) {
+            Discarded::All => {}
+            Discarded::Some => {
+                // A full socket has no further edge. This asks for one, after the others' turn.
+                let readiness = connection.readiness;
+                let asked =
+                    self.queue[self.readiness].modify(readiness, Interest::READABLE, Mode::Edge);
+                if asked.is_err() {
+                    self.close(token);
+                }
+            }
+            Discarded::End => self.close(token),
         }
     }
 
