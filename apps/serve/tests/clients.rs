@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, folder, has_curl, launch, pattern, start, until, write};
+use common::{Client, Server, folder, has_curl, launch, pattern, start, until, ways, write};
 
 #[test]
 fn sixty_four_curls_fetch_a_tree_byte_for_byte() {
@@ -20,7 +20,7 @@ fn sixty_four_curls_fetch_a_tree_byte_for_byte() {
     let root = folder();
     let mut config = String::new();
     let copy = tempfile::tempdir().unwrap();
-    for way in ["uring", "pool"] {
+    for way in ways() {
         let server = start(root.path(), &["--aio", way]);
         for n in 0..300_usize {
             let folder = format!("d{}", n % 10);
@@ -55,7 +55,7 @@ fn slow_clients_cost_no_thread_and_no_memory_and_stall_nobody() {
     let root = folder();
     let big = fs::File::create(root.path().join("big")).unwrap();
     big.set_len(64 << 20).unwrap();
-    let server = start(root.path(), &["--threads", "1", "--aio", "uring"]);
+    let server = start(root.path(), &["--threads", "1"]);
     // Both files are kept open from now on, and what waits for full sockets is made.
     assert_eq!(server.get("/a.txt").body, b"hello");
     assert_eq!(server.get("/big").body.len(), 64 << 20);

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use kevent_aio::{Aio, Choice};
+
 /// Nothing that is waited for takes that long, also on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -235,4 +237,14 @@ pub(crate) fn has_curl() -> bool {
         println!("skipped: no curl");
     }
     found
+}
+
+/// The values of `--aio` that can be had on this machine.
+pub(crate) fn ways() -> Vec<&'static str> {
+    let mut ways = vec!["pool"];
+    match Aio::builder().backend(Choice::Uring).build() {
+        Ok(_) => ways.push("uring"),
+        Err(error) => println!("skipped: {error}"),
+    }
+    ways
 }
