@@ -1,9 +1,9 @@
 //! Going through directories: how what is on the disk gets into the model without a gap.
 //!
 //! A directory is watched first and listed then, so what comes later than the listing has an event,
-//! and what has both is told once: the model knows it. All this goes by paths, and paths change
-//! while we look. So a directory counts as scanned only if, after its listing, its path and that of
-//! its parent still lead to what is watched. Otherwise it is *unsettled*: an event that explains it is
+//! and what has both is told once: the model knows it. It is held open for that, as its path may lead
+//! elsewhere at any time, and back. For the same reason it counts as scanned only if, after its listing,
+//! its path and that of its parent lead to what is watched. Otherwise it is *unsettled*: an event that explains it is
 //! on its way. A watch that turns up at a second place was moved there, and its old place is looked
 //! at again. Each mistake is thus found when the last event of the mess has been read.
 
@@ -14,8 +14,9 @@ use std::io;
 use crate::change::{ChangeKind, Uncovered};
 use crate::registration::{Scope, Work};
 use crate::rename::Wd;
-use crate::snapshot::{self, Found, Listing};
+use crate::snapshot::{self, Found, Listing, Pinned};
 use crate::tree::{Entry, NodeId};
+use crate::watches::Target;
 
 /// What is known of a directory that is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +96,13 @@ impl Work<'_> {
     }
 
     fn visit(&mut self, node: NodeId, pass: Pass, todo: &mut Todo) -> Result<(), Miss> {
-        let path = self.tree().path(node);
-        let wd = self.watches.add(&path, self.registration.target(node))?;
+        let follow = self.registration.target(node) == Target::Root;
+        let directory = Pinned::open(&self.tree().path(node), follow)?;
+        // Watched and then listed, and both is the same directory: no change of it is missed, and no
+        // entry of another one is taken for its own.
+        let wd = self.watches.add(directory.path(), Target::Root)?;
         let pass = self.bind(node, wd, pass, todo)?;
-        let listing = snapshot::list(&path)?;
+        let listing = snapshot::list(directory.path())?;
         let parent = self.tree().parent(node);
         if parent.is_some_and(|parent| !self.leads_home(parent)) || !self.leads_home(node) {
             return Err(Miss::Unsettled);

@@ -1,11 +1,12 @@
-//! What a directory holds, and how files are recognised as changed.
+//! What a directory holds, and how directories and files are recognised.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A file that changed less than this ago may change again without a new time stamp: file systems
@@ -55,6 +56,31 @@ impl Found {
     /// Whether this is surely what an earlier look found.
     pub(crate) fn is_unchanged_since(&self, before: Found) -> bool {
         before.settled && before.stamp == self.stamp
+    }
+}
+
+/// A directory that is held open, so that it stays the same one whatever its path leads to meanwhile.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    path: PathBuf,
+    _directory: File,
+}
+
+impl Pinned {
+    /// Holds what `path` leads to now; through a symbolic link only when `follow`.
+    pub(crate) fn open(path: &Path, follow: bool) -> io::Result<Pinned> {
+        let no_link = if follow { 0 } else { libc::O_NOFOLLOW };
+        let flags = libc::O_DIRECTORY | no_link;
+        let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let pinned = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        // Where no /proc is mounted the path has to do; what changes at that very moment is lost.
+        let path = if pinned.exists() { pinned } else { path.to_owned() };
+        Ok(Pinned { path, _directory: directory })
+    }
+
+    /// Leads to the directory, wherever it is now. To be followed as a link.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -119,6 +145,29 @@ mod tests {
             listing.iter().map(|(n, f)| (n.to_str().unwrap(), f.is_dir)).collect();
         seen.sort_unstable();
         assert_eq!(seen, [("directory", true), ("file", false), ("link", false)]);
+    }
+
+    #[test]
+    fn pinned_directory_is_the_same_one_after_its_path_leads_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("a/mine")).unwrap();
+        fs::create_dir_all(at("b/other")).unwrap();
+        let pinned = Pinned::open(&at("a"), false).unwrap();
+        fs::rename(at("a"), at("c")).unwrap();
+        fs::rename(at("b"), at("a")).unwrap();
+        let listing = list(pinned.path()).unwrap();
+        assert_eq!(listing.keys().collect::<Vec<_>>(), ["mine"]);
+    }
+
+    #[test]
+    fn link_to_a_directory_is_followed_on_demand_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(".", &link).unwrap();
+        assert!(Pinned::open(&link, true).is_ok());
+        let refused = Pinned::open(&link, false).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::NotADirectory);
     }
 
     #[test]
