@@ -27,11 +27,32 @@ fn timers_come_in_their_order_and_the_cancelled_one_does_not() {
 }
 
 #[test]
+fn timer_change_and_signal_come_out_of_one_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_together"));
+    let mut running = Running::start(command.current_dir(&folder));
+    assert_eq!(running.line(), "a second is over, 0 were missed");
+    fs::write(folder.path().join("file"), "text").unwrap();
+    while running.line() != "Created ./file" {}
+    running.send("-INT");
+    assert!(running.end().success());
+}
+
+/// The one that is promised to compile is this file.
+#[test]
+fn readme_shows_the_example_as_it_is() {
+    let readme = include_str!("../../README.md");
+    let source = include_str!("../src/bin/together.rs");
+    let program = source.split_once("\n\n").unwrap().1;
+    assert!(readme.contains(&format!("```rust\n{program}```")));
+}
+
+#[test]
 fn signals_are_told_with_their_sender_until_the_one_that_ends() {
     let mut running = Running::start(&mut Command::new(env!("CARGO_BIN_EXE_signal")));
-    let pid = running.line().strip_prefix("process ").unwrap().to_owned();
+    assert!(running.line().starts_with("process "));
     for (name, says) in [("-USR1", "SIGUSR1 from process "), ("-TERM", "SIGTERM from process ")] {
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        running.send(name);
         let line = running.line();
         assert!(line.starts_with(says), "{line:?}");
     }
