@@ -29,7 +29,10 @@ fn main() -> std::io::Result<()> {
             match event {
                 Event::Tick(tick) => println!("a second is over, {} were missed", tick.missed),
                 Event::Changed(change) => println!("{:?} {}", change.kind, change.path.display()),
-                Event::Signal(signal) => return Ok(println!("{}", signal.signal)),
+                Event::Signal(signal) => {
+                    println!("{}", signal.signal);
+                    return Ok(());
+                }
             }
         }
     }
