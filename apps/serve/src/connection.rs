@@ -18,6 +18,10 @@ pub const INPUT_MAX: usize = 32 << 10;
 /// being sent something. They are equal so that going from one to the other re-arms no timer.
 pub const IDLE: Duration = Duration::from_secs(60);
 
+/// Where there is no room for a new client, a connection that has waited that long for a request makes
+/// room. One that is younger may have its first request on the way.
+pub const IDLE_AT_THE_LIMIT: Duration = Duration::from_secs(1);
+
 /// A header block has that long to arrive, from its first byte.
 pub const HEADER: Duration = Duration::from_secs(10);
 
@@ -43,6 +47,8 @@ pub struct Connection {
     pub state: State,
     /// The request being answered.
     pub exchange: Option<Exchange>,
+    /// Its place among those that wait for a request, and since when it waits.
+    pub idle: Option<(usize, Instant)>,
     pub timer: Timer,
 }
 

@@ -10,6 +10,7 @@ pub mod control;
 pub mod exchange;
 pub mod files;
 pub mod http;
+pub mod idle;
 pub mod limits;
 pub mod lister;
 pub mod log;

@@ -17,13 +17,16 @@ use kevent_fs::{Change, Watcher};
 use kevent_net::{Interest, Mode, Readiness, ReadyEvent, socket};
 use mio::net::{TcpListener, TcpStream};
 
-use crate::connection::{Connection, Discarded, HEADER, IDLE, LINGER, State, Timer};
+use crate::connection::{
+    Connection, Discarded, HEADER, IDLE, IDLE_AT_THE_LIMIT, LINGER, State, Timer,
+};
 use crate::control::{Control, Peer, complain};
 use crate::files::FileCache;
 use crate::http::Status;
 use crate::http::date::http_date;
 use crate::http::listing::Entry;
 use crate::http::request::{Parsed, parse};
+use crate::idle::IdleLine;
 use crate::limits::Share;
 use crate::lister::Lister;
 use crate::log::Log;
@@ -71,6 +74,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// A listener that could not accept is tried again after that time.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// A client who comes when this thread is at its limit is left to the others for that long. Only then
+/// is a connection closed for him.
+const LEFT_TO_OTHERS: Duration = Duration::from_millis(5);
+
 /// Connections taken from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -106,6 +113,7 @@ pub struct Worker {
     pub(crate) root: Fd,
     listeners: Vec<Listener>,
     pub(crate) connections: Table<Connection>,
+    idle: IdleLine,
     pub(crate) files: FileCache,
     pub(crate) uncovered: Vec<Vec<u8>>,
     overrun: Arc<AtomicBool>,
@@ -115,6 +123,8 @@ pub struct Worker {
     share: Share,
     /// The timer that resumes accepting. One at most: each that fires may ask for the next.
     accepting_again: Option<Token>,
+    /// Accepting fails, which is said once and not with every try.
+    cannot_accept: bool,
     /// No request is taken any more.
     pub(crate) stopping: bool,
     grace_is_over: bool,
@@ -128,6 +138,15 @@ pub struct Worker {
 struct Seeds {
     state: RandomState,
     given: u64,
+}
+
+/// What to do for a client when there is no room for him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtLimit {
+    /// Another thread may have room.
+    LeaveToOthers,
+    /// None has taken him: close a connection that waits.
+    MakeRoom,
 }
 
 struct Listener {
@@ -187,6 +206,7 @@ impl Worker {
             root: setup.root,
             listeners: setup.listeners.into_iter().map(Listener::new).collect(),
             connections: Table::new(),
+            idle: IdleLine::default(),
             files: FileCache::new(setup.share.files),
             uncovered: Vec::new(),
             overrun: setup.overrun,
@@ -195,6 +215,7 @@ impl Worker {
             log: setup.log.map(Log::new),
             share: setup.share,
             accepting_again: None,
+            cannot_accept: false,
             stopping: false,
             grace_is_over: false,
             now: Instant::now(),
@@ -283,7 +304,9 @@ impl Worker {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Ready(event) if event.key < 1 << 32 => self.accept(event.key as usize),
+            Event::Ready(event) if event.key < 1 << 32 => {
+                self.accept(event.key as usize, AtLimit::LeaveToOthers);
+            }
             Event::Ready(event) => self.ready(Token::from_bits(event.key), &event),
             Event::Done(completion) if completion.key == LOG_KEY => self.log_written(&completion),
             Event::Done(completion) => self.done(completion),
@@ -344,29 +367,62 @@ impl Worker {
 
     /// Takes the clients that wait at a listener. It is edge-triggered: what is left behind is taken
     /// when the timer says so, since the listener will not.
-    fn accept(&mut self, number: usize) {
+    fn accept(&mut self, number: usize, at_limit: AtLimit) {
         for _ in 0..ACCEPTS_PER_TURN {
-            if self.connections.len() >= self.share.connections {
-                return self.pause_accepting();
+            let is_full = self.connections.len() >= self.share.connections;
+            if is_full && at_limit == AtLimit::LeaveToOthers {
+                return self.pause_accepting(LEFT_TO_OTHERS);
+            }
+            let makes_room = if is_full { self.longest_idle() } else { None };
+            if is_full && makes_room.is_none() {
+                return self.pause_accepting(ACCEPT_AGAIN);
             }
             let Some(listener) = self.listeners.get(number) else { return };
             match socket::accept(&listener.socket) {
-                Ok(Some((stream, peer))) => self.welcome(stream, peer),
+                Ok(Some((stream, peer))) => {
+                    self.cannot_accept = false;
+                    makes_room.into_iter().for_each(|idle| self.close(idle));
+                    self.welcome(stream, peer);
+                }
                 Ok(None) => return,
                 Err(error) => {
-                    // Out of descriptors or memory. The files that are kept open give some back.
-                    complain(&format!("cannot accept, trying again shortly: {error}"));
+                    // Out of descriptors or memory. The files that are kept open give some back,
+                    // and so does a connection that waits.
                     self.files.invalidate_tree(b"");
-                    return self.pause_accepting();
+                    let Some(idle) = self.longest_idle() else {
+                        if !std::mem::replace(&mut self.cannot_accept, true) {
+                            complain(&format!("cannot accept, clients wait: {error}"));
+                        }
+                        return self.pause_accepting(ACCEPT_AGAIN);
+                    };
+                    self.close(idle);
                 }
             }
         }
         self.accept_after(Duration::ZERO);
     }
 
-    fn pause_accepting(&mut self) {
+    /// The connection that has waited longest for a request, if that is long enough.
+    fn longest_idle(&mut self) -> Option<Token> {
+        loop {
+            let token = self.idle.longest()?;
+            let connection = self.connections.get_mut(token)?;
+            let (_, since) = connection.idle?;
+            if self.now.saturating_duration_since(since) < IDLE_AT_THE_LIMIT {
+                return None;
+            }
+            // A request may have come, and its event waits behind this one.
+            connection.more = true;
+            self.read(token);
+            if self.idle.longest() == Some(token) {
+                return Some(token);
+            }
+        }
+    }
+
+    fn pause_accepting(&mut self, pause: Duration) {
         self.stop_listening();
-        self.accept_after(ACCEPT_AGAIN);
+        self.accept_after(pause);
     }
 
     fn accept_after(&mut self, pause: Duration) {
@@ -379,10 +435,10 @@ impl Worker {
         self.accepting_again = None;
         if let Err(error) = self.listen() {
             complain(&format!("cannot listen, trying again shortly: {error}"));
-            return self.pause_accepting();
+            return self.pause_accepting(ACCEPT_AGAIN);
         }
         for number in 0..self.listeners.len() {
-            self.accept(number);
+            self.accept(number, AtLimit::MakeRoom);
         }
     }
 
@@ -400,11 +456,13 @@ impl Worker {
             ended: false,
             state: State::Reading,
             exchange: None,
+            idle: None,
             timer: Timer { token: Token::SOLE, armed: deadline, deadline, progress: 0 },
         });
         let timer = self.queue[self.timers].at(deadline, token.to_bits());
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.timer.token = timer;
+        connection.idle = Some((self.idle.join(token), self.now));
         let registered = self.queue[self.readiness].register(
             &*connection.stream,
             Interest::READABLE,
@@ -447,6 +505,9 @@ impl Worker {
                     if connection.fill(&mut self.scratch).is_err() {
                         return self.close(token);
                     }
+                    if !connection.input.is_empty() {
+                        leave(&mut self.idle, connection);
+                    }
                 }
                 Parsed::Incomplete if connection.ended => return self.close(token),
                 Parsed::Incomplete => return self.await_request(token),
@@ -459,9 +520,16 @@ impl Worker {
             return self.close(token);
         }
         let Some(connection) = self.connections.get_mut(token) else { return };
-        let by = if connection.input.is_empty() { self.now + IDLE } else { self.now + HEADER };
+        if connection.input.is_empty() {
+            // It has its minute from when it began to wait, however often it is looked at.
+            if connection.idle.is_none() {
+                connection.idle = Some((self.idle.join(token), self.now));
+                self.set_deadline(token, self.now + IDLE);
+            }
+            return;
+        }
         // The rest of a header block does not get its time anew with every byte.
-        let by = if connection.input.is_empty() { by } else { by.min(connection.timer.deadline) };
+        let by = connection.timer.deadline.min(self.now + HEADER);
         self.set_deadline(token, by);
     }
 
@@ -536,7 +604,8 @@ impl Worker {
 
     /// Ends a connection. Operations that are under way keep its socket open until they have ended.
     pub(crate) fn close(&mut self, token: Token) {
-        let Some(connection) = self.connections.remove(token) else { return };
+        let Some(mut connection) = self.connections.remove(token) else { return };
+        leave(&mut self.idle, &mut connection);
         self.queue[self.timers].cancel(connection.timer.token);
         self.queue[self.readiness].unregister(connection.readiness);
         // What is being sent ends with the socket, and not when the client has taken it.
@@ -572,6 +641,13 @@ impl Worker {
         if let Some(log) = &mut self.log {
             log.written();
         }
+    }
+}
+
+/// A connection that does not wait for a request any more.
+fn leave(idle: &mut IdleLine, connection: &mut Connection) {
+    if let Some((place, _)) = connection.idle.take() {
+        idle.leave(place);
     }
 }
 

@@ -147,6 +147,60 @@ fn server_that_takes_no_more_clients_stays_quiet() {
 }
 
 #[test]
+fn connection_that_waits_longest_makes_room_for_a_new_client() {
+    let root = folder();
+    let server = start_with_few_descriptors(root.path());
+    let mut busy = server.connect();
+    let mut idle = Vec::new();
+    let begun = Instant::now();
+    for _ in 0..30 {
+        let mut client = server.connect();
+        assert_eq!(client.get("/a.txt").body, b"hello");
+        assert_eq!(busy.get("/a.txt").body, b"hello", "it never waits long");
+        idle.push(client);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    idle[0].assert_closed();
+    assert_eq!(idle[29].get("/a.txt").body, b"hello");
+    assert!(server.descriptors() <= 64);
+}
+
+/// Also those that never said a word.
+#[test]
+fn silent_connections_keep_no_client_out() {
+    let root = folder();
+    let server = start_with_few_descriptors(root.path());
+    let _silent: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let begun = Instant::now();
+    assert_eq!(server.get("/a.txt").body, b"hello");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn connection_that_waits_makes_room_when_descriptors_run_out() {
+    let root = folder();
+    let server = start(root.path(), &["--threads", "1"]);
+    let mut first = server.connect();
+    let mut others: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for client in others.iter_mut().chain([&mut first]) {
+        assert_eq!(client.get("/a.txt").status, 200);
+    }
+    // Fewer than there are, so the file that is kept open is not enough.
+    let limit = format!("--nofile={}", server.descriptors() - 4);
+    let pid = server.child.id().to_string();
+    match Command::new("prlimit").args(["--pid", &pid, &limit]).status() {
+        Ok(status) if status.success() => {}
+        _ => return println!("skipped: no prlimit"),
+    }
+    let begun = Instant::now();
+    let mut new = server.connect();
+    assert_eq!(new.get("/none").status, 404);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(first.get("/none").status, 404, "the others waited longer");
+    others[0].assert_closed();
+}
+
+#[test]
 fn more_clients_than_descriptors_are_all_served_in_the_end() {
     let root = folder();
     let mut server = start_with_few_descriptors(root.path());
