@@ -17,4 +17,5 @@ pub mod log;
 pub mod options;
 pub mod reply;
 pub mod server;
+pub mod vital;
 pub mod worker;

@@ -5,13 +5,13 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 
 use kevent_aio::Fd;
 use kevent_core::Poster;
 
 use crate::control::insist;
 use crate::http::listing::Entry;
+use crate::vital;
 use crate::worker::Message;
 
 /// Folders that may wait to be read. More are refused, and the client is told to come back.
@@ -46,7 +46,10 @@ impl Lister {
     /// When the process may start no more threads.
     pub fn start() -> io::Result<Lister> {
         let (sender, jobs) = sync_channel(BACKLOG);
-        thread::Builder::new().name("lister".into()).spawn(move || read_folders(&jobs))?;
+        vital::spawn("lister".into(), move || {
+            read_folders(&jobs);
+            Ok(())
+        })?;
         Ok(Lister(sender))
     }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 
 use kevent_aio::{Aio, Fd};
 use kevent_core::{Signals, UserEvents};
@@ -17,6 +16,7 @@ use crate::limits::{self, Share};
 use crate::lister::Lister;
 use crate::log::Log;
 use crate::options::Options;
+use crate::vital;
 use crate::worker::{Message, Setup, Worker};
 
 /// Everything that is needed to serve, so that nothing is missing once clients come.
@@ -93,33 +93,34 @@ impl Server {
         &self.addresses
     }
 
-    /// Serves until a signal ends it: the first worker on this thread, the others on their own.
+    /// Serves until a signal ends it: the first worker on this thread, the others on their own. A
+    /// worker that fails ends the process.
     ///
     /// # Errors
     ///
-    /// When a queue fails, or a thread can't be started.
+    /// When a thread can't be started.
     pub fn run(self) -> Result<(), Failure> {
         let mut workers = self.workers.into_iter();
         let Some(first) = workers.next() else { return Ok(()) };
         let control = first.peer().poster;
-        let others = workers
-            .enumerate()
+        let others = (1..)
+            .zip(workers)
             .map(|(n, worker)| {
                 let control = control.clone();
-                thread::Builder::new().name(format!("serve-{}", n + 1)).spawn(move || {
-                    let outcome = worker.run();
+                vital::spawn(format!("serve-{n}"), move || {
+                    worker.run()?;
                     insist(&control, Message::Ended);
-                    outcome
+                    Ok(())
                 })
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(Failure::because("a thread"))?;
-        let mut outcome = first.run();
+        vital::run("serve-0", || first.run());
         for other in others {
-            let ended = other.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
-            outcome = outcome.and(ended);
+            // A failed one has ended the process.
+            let _ = other.join();
         }
-        outcome.map_err(Failure::because("the queue"))
+        Ok(())
     }
 }
 
