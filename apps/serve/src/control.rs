@@ -59,10 +59,11 @@ impl Control {
 
     /// A log that can't be opened anew goes on where it is.
     fn reopen_log(&self) {
-        let Some(target) = &self.log else { return };
+        // Only what has a name can be something else by now.
+        let Some(target @ LogTarget::File(path)) = &self.log else { return };
         match Log::open(target) {
             Ok(file) => self.tell(|| Message::Reopen(file.clone())),
-            Err(error) => complain(&format!("the log stays as it is: {target:?}: {error}")),
+            Err(error) => complain(&format!("the log stays as it is: {}: {error}", path.display())),
         }
     }
 

@@ -1,13 +1,18 @@
 //! The access log: lines gather in memory and leave by asynchronous writes, one at a time, so their
 //! order stays and a full disk or a stopped reader stalls nobody.
+//!
+//! What a write does not take stays in front of the lines that came meanwhile. While the log refuses
+//! them lines wait, up to a bound; those beyond are lost, counted, and spoken of on standard error.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::mem;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use kevent_aio::{Fd, Write};
 
@@ -17,13 +22,35 @@ use crate::options::LogTarget;
 /// Bytes of lines that wait for the disk. Lines beyond are dropped, and counted.
 const WAITING_MAX: usize = 1 << 20;
 
+/// A log that refused lines is offered them again after that time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The same for one that is full for the moment and does not wait itself, as a pipe that whoever
+/// started this process made non-blocking.
+const FULL_AGAIN: Duration = Duration::from_millis(20);
+
+/// A thread speaks of its log's troubles that often at most.
+const COMPLAINTS_APART: Duration = Duration::from_secs(60);
+
 /// One thread's end of the log.
 pub struct Log {
     file: Fd,
     waiting: Vec<u8>,
     /// A write is under way. It has the bytes that were waiting before.
     writing: bool,
+    /// The last write was refused, and it is not yet time for the next.
+    pausing: bool,
+    /// Lines lost since a line said so.
     dropped: u64,
+    trouble: Trouble,
+}
+
+/// What is to be said on standard error.
+#[derive(Debug, Default)]
+struct Trouble {
+    lost: u64,
+    refusal: Option<io::Error>,
+    said: Option<Instant>,
 }
 
 /// What a line says of a request.
@@ -40,32 +67,39 @@ pub struct Line<'a> {
 impl Log {
     /// A log that appends to `file`, which was opened for appending.
     pub fn new(file: Fd) -> Log {
-        Log { file, waiting: Vec::new(), writing: false, dropped: 0 }
+        Log {
+            file,
+            waiting: Vec::new(),
+            writing: false,
+            pausing: false,
+            dropped: 0,
+            trouble: Trouble::default(),
+        }
     }
 
-    /// Opens what the command line names, for appending.
+    /// Opens what the command line names, for appending. Never waits for a reader.
     ///
     /// # Errors
     ///
     /// As opening a file has.
     pub fn open(target: &LogTarget) -> io::Result<Fd> {
-        let path = match target {
-            LogTarget::Stdout => Path::new("/dev/stdout"),
-            LogTarget::File(path) => path,
-        };
-        let file: File = OpenOptions::new().append(true).create(true).open(path)?;
-        Ok(Arc::new(file))
+        match target {
+            LogTarget::Stdout => stdout(),
+            LogTarget::File(path) => append(path),
+        }
     }
 
     /// From now on lines go to `file`.
     pub fn reopen(&mut self, file: Fd) {
         self.file = file;
+        self.pausing = false;
     }
 
     /// Adds a line, as the common log format has it.
     pub fn line(&mut self, line: &Line<'_>) {
         if self.waiting.len() > WAITING_MAX {
             self.dropped += 1;
+            self.trouble.lost += 1;
             return;
         }
         if self.dropped > 0 {
@@ -86,22 +120,92 @@ impl Log {
 
     /// The next write, when one is due.
     pub fn take_write(&mut self) -> Option<Write> {
-        if self.writing || self.waiting.is_empty() {
+        if self.writing || self.pausing || self.waiting.is_empty() {
             return None;
         }
         self.writing = true;
         Some(Write::new(Arc::clone(&self.file), 0, mem::take(&mut self.waiting)))
     }
 
-    /// The write that was taken is done.
-    pub fn written(&mut self) {
+    /// The write that was taken has ended so. What it did not write stays; when there is a pause to be
+    /// made before that is tried, this is how long, and `resume` ends it.
+    pub fn written(&mut self, write: Write, result: io::Result<u64>) -> Option<Duration> {
         self.writing = false;
+        let mut lines = write.into_buffer();
+        let refused = match result {
+            Ok(0) => Some(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                lines.drain(..lines.len().min(written as usize));
+                None
+            }
+            Err(error) => Some(error),
+        };
+        if !lines.is_empty() {
+            lines.append(&mut self.waiting);
+            self.waiting = lines;
+        }
+        let error = refused?;
+        self.pausing = true;
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Some(FULL_AGAIN);
+        }
+        self.trouble.refusal = Some(error);
+        Some(AGAIN)
     }
 
-    /// Whether lines wait, or are being written.
-    pub fn is_busy(&self) -> bool {
-        self.writing || !self.waiting.is_empty()
+    /// The pause is over.
+    pub fn resume(&mut self) {
+        self.pausing = false;
     }
+
+    /// Whether lines are being written, or can be.
+    pub fn is_busy(&self) -> bool {
+        self.writing || !(self.waiting.is_empty() || self.pausing)
+    }
+
+    /// What people should hear of its troubles now.
+    pub fn complaint(&mut self, now: Instant) -> Option<String> {
+        let Trouble { lost, refusal, said } = &mut self.trouble;
+        if *lost == 0 && refusal.is_none() {
+            return None;
+        }
+        if said.is_some_and(|said| now.saturating_duration_since(said) < COMPLAINTS_APART) {
+            return None;
+        }
+        *said = Some(now);
+        Some(match (mem::take(lost), refusal.take()) {
+            (0, Some(error)) => format!("the log: {error}. Its lines wait"),
+            (lost, Some(error)) => format!("the log: {error}. {lost} lines are lost"),
+            (lost, None) => format!("the log cannot keep up: {lost} lines are lost"),
+        })
+    }
+
+    /// What people should hear at the end: the lines that still wait are lost, and there is no later.
+    pub fn last_complaint(&mut self, now: Instant) -> Option<String> {
+        let waiting = mem::take(&mut self.waiting);
+        self.trouble.lost += waiting.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.trouble.said = None;
+        self.complaint(now)
+    }
+}
+
+/// Standard output, whatever it is. A file is opened anew, to append: the descriptor that the process
+/// was given may write over what others append. Everything else can't be opened anew without waiting
+/// for its reader, or, as a socket, at all.
+fn stdout() -> io::Result<Fd> {
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if stdout.metadata()?.is_file() {
+        append(Path::new("/dev/stdout"))
+    } else {
+        Ok(Arc::new(stdout))
+    }
+}
+
+fn append(path: &Path) -> io::Result<Fd> {
+    // Opened for writing alone, a fifo waits for a reader; opened for both it does not (fifo(7)).
+    let is_fifo = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let file = OpenOptions::new().append(true).read(is_fifo).create(true).open(path)?;
+    Ok(Arc::new(file))
 }
 
 /// A request line in which nothing breaks out of its quotes or of its line.
@@ -139,23 +243,67 @@ mod tests {
         assert_eq!(text, "GET /\\\"x\\\\\\n127.0.0.1 \\u{1b}[2J HTTP/1.1");
     }
 
-    #[test]
-    fn log_that_cannot_keep_up_is_bounded_and_says_what_was_lost() {
-        let mut log = Log::new(Arc::new(io::stderr()));
-        let line = Line {
+    fn line() -> Line<'static> {
+        Line {
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             now: SystemTime::UNIX_EPOCH,
             request: "GET / HTTP/1.1",
             status: 200,
             bytes: 1,
-        };
+        }
+    }
+
+    fn text(log: &Log) -> String {
+        String::from_utf8(log.waiting.clone()).unwrap()
+    }
+
+    #[test]
+    fn log_that_cannot_keep_up_is_bounded_and_says_what_was_lost() {
+        let mut log = Log::new(Arc::new(io::stderr()));
         while log.dropped < 3 {
-            log.line(&line);
+            log.line(&line());
         }
         assert!(log.waiting.len() < 2 * WAITING_MAX);
+        let now = Instant::now();
+        let said = log.complaint(now).unwrap();
+        assert!(said.contains("3 lines are lost"), "{said}");
+        log.line(&line());
+        assert_eq!(log.complaint(now), None, "not with every line");
+        assert!(log.complaint(now + COMPLAINTS_APART).unwrap().contains("1 lines are lost"));
         assert!(log.take_write().is_some());
         assert!(log.take_write().is_none(), "one write at a time");
-        log.line(&line);
-        assert!(String::from_utf8_lossy(&log.waiting).starts_with("# 3 lines lost"));
+        log.line(&line());
+        assert!(text(&log).starts_with("# 4 lines lost"));
+    }
+
+    #[test]
+    fn what_a_write_did_not_take_is_written_next_and_in_order() {
+        let mut log = Log::new(Arc::new(io::stderr()));
+        log.line(&line());
+        let whole = text(&log).repeat(2);
+        let write = log.take_write().unwrap();
+        log.line(&line());
+        assert_eq!(log.written(write, Ok(5)), None);
+        assert_eq!(text(&log), whole[5..]);
+        let write = log.take_write().unwrap();
+        assert_eq!(log.written(write, Ok(whole.len() as u64 - 5)), None);
+        assert!(!log.is_busy());
+    }
+
+    #[test]
+    fn refused_lines_wait_for_the_end_of_the_pause() {
+        let mut log = Log::new(Arc::new(io::stderr()));
+        log.line(&line());
+        let whole = text(&log);
+        for error in [libc::ENOSPC, libc::EAGAIN] {
+            let write = log.take_write().unwrap();
+            let error = io::Error::from_raw_os_error(error);
+            assert!(log.written(write, Err(error)).is_some());
+            assert!(log.take_write().is_none() && !log.is_busy(), "nobody waits for it");
+            log.resume();
+            assert_eq!(text(&log), whole);
+        }
+        let said = log.last_complaint(Instant::now()).unwrap();
+        assert!(said.contains("No space") && said.contains("1 lines are lost"), "{said}");
     }
 }

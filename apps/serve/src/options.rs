@@ -136,7 +136,11 @@ fn addresses(text: &str) -> Result<Vec<SocketAddr>, lexopt::Error> {
 }
 
 fn log_target(value: OsString) -> LogTarget {
-    if value == "-" { LogTarget::Stdout } else { LogTarget::File(value.into()) }
+    if value == "-" || value == "/dev/stdout" {
+        LogTarget::Stdout
+    } else {
+        LogTarget::File(value.into())
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +179,7 @@ mod tests {
         assert_eq!(options.listen.len(), 2);
         assert_eq!(options.threads.get(), 3);
         assert_eq!(options.log, Some(LogTarget::Stdout));
+        assert_eq!(parse(&["--log=/dev/stdout"]).unwrap().log, options.log);
         assert!(matches!(options.aio, Some(Choice::Pool)));
         assert_eq!(options.root, PathBuf::from("d"));
     }

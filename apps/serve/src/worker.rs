@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use kevent_aio::{Aio, Completion, Fd, Op};
+use kevent_aio::{Aio, Completion, Fd, Op, SubmitError, Write};
 use kevent_core::{
     Poster, Queue, SignalEvent, Signals, SourceId, Table, TimerEvent, Timers, Token, UserEvents,
 };
@@ -88,6 +88,8 @@ const GRACE_KEY: u64 = 0;
 const ACCEPT_KEY: u64 = 1;
 /// The key of writes to the log.
 const LOG_KEY: u64 = 2;
+/// The key of the timer that resumes them.
+const LOG_AGAIN_KEY: u64 = 3;
 /// What a thread is given to begin with.
 pub struct Setup {
     pub root: Fd,
@@ -293,6 +295,9 @@ impl Worker {
             }
             self.write_log();
         }
+        if let Some(text) = self.log.as_mut().and_then(|log| log.last_complaint(self.now)) {
+            complain(&text);
+        }
         Ok(())
     }
 
@@ -308,10 +313,13 @@ impl Worker {
                 self.accept(event.key as usize, AtLimit::LeaveToOthers);
             }
             Event::Ready(event) => self.ready(Token::from_bits(event.key), &event),
-            Event::Done(completion) if completion.key == LOG_KEY => self.log_written(&completion),
+            Event::Done(completion) if completion.key == LOG_KEY => self.log_written(completion),
             Event::Done(completion) => self.done(completion),
             Event::Tick(tick) if tick.key == GRACE_KEY => self.grace_is_over = true,
             Event::Tick(tick) if tick.key == ACCEPT_KEY => self.resume_accepting(),
+            Event::Tick(tick) if tick.key == LOG_AGAIN_KEY => {
+                self.log.iter_mut().for_each(Log::resume);
+            }
             Event::Tick(tick) => self.tick(Token::from_bits(tick.key)),
             Event::Message(message) => self.message(message),
             Event::Signal(signal) => {
@@ -623,23 +631,28 @@ impl Worker {
     }
 
     fn write_log(&mut self) {
-        let Some(write) = self.log.as_mut().and_then(Log::take_write) else { return };
-        if self.queue[self.aio].submit(write, LOG_KEY).is_err() {
-            // Full: the lines of this turn are lost, the next turn tries again.
-            self.log_end();
+        let Some(log) = &mut self.log else { return };
+        if let Some(text) = log.complaint(self.now) {
+            complain(&text);
+        }
+        let Some(write) = log.take_write() else { return };
+        if let Err(SubmitError { error, op: Op::Write(write) }) =
+            self.queue[self.aio].submit(write, LOG_KEY)
+        {
+            self.log_ended(write, Err(error));
         }
     }
 
-    fn log_written(&mut self, completion: &Completion) {
-        if let Err(error) = &completion.result {
-            complain(&format!("the log: {error}"));
+    fn log_written(&mut self, completion: Completion) {
+        if let Op::Write(write) = completion.op {
+            self.log_ended(write, completion.result);
         }
-        self.log_end();
     }
 
-    fn log_end(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.written();
+    fn log_ended(&mut self, write: Write, result: io::Result<u64>) {
+        let pause = self.log.as_mut().and_then(|log| log.written(write, result));
+        if let Some(pause) = pause {
+            self.queue[self.timers].after(pause, LOG_AGAIN_KEY);
         }
     }
 }

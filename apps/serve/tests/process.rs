@@ -5,12 +5,14 @@
 mod common;
 
 use std::fs;
-use std::io::BufRead;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Server, folder, start, until, write};
+use common::{Client, Server, command, folder, launch, start, until, write};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kevent-serve")).args(arguments).output().unwrap()
@@ -159,6 +161,73 @@ fn reader_of_the_log_who_stops_reading_stalls_no_client() {
     }
 }
 
+/// The server with its standard error to be read.
+fn start_heard(root: &std::path::Path, arguments: &[&str]) -> Server {
+    let mut command = command(root, arguments);
+    command.stderr(Stdio::piped());
+    launch(command)
+}
+
+/// All that it said, once it has ended.
+fn said(server: &mut Server) -> String {
+    let mut text = String::new();
+    server.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn full_disk_under_the_log_is_said_once_and_stops_nothing() {
+    let root = folder();
+    let mut server = start_heard(root.path(), &["--log", "/dev/full", "--threads", "1"]);
+    let mut client = server.connect();
+    for _ in 0..20 {
+        assert_eq!(client.get("/a.txt").status, 200);
+    }
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let text = said(&mut server);
+    let spoken = text.matches("No space left on device").count();
+    // When it happens, and at the end, when it is known what is lost.
+    assert!((1..=2).contains(&spoken), "{text}");
+    assert!(text.contains("20 lines are lost"), "{text}");
+}
+
+#[test]
+fn log_to_standard_output_may_be_a_socket() {
+    let root = folder();
+    for target in ["-", "/dev/stdout"] {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        reader.set_read_timeout(Some(common::PATIENCE)).unwrap();
+        let mut command = command(root.path(), &["--log", target]);
+        let mut child = command.stdout(OwnedFd::from(writer)).spawn().unwrap();
+        drop(command);
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let port = lines.next().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+        let mut client = Client::new(TcpStream::connect(("127.0.0.1", port)).unwrap());
+        assert_eq!(client.get("/a.txt").status, 200);
+        let line = lines.next().unwrap();
+        assert!(line.contains("\"GET /a.txt HTTP/1.1\" 200 "), "{line}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn fifo_as_a_log_waits_for_no_reader() {
+    let root = folder();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    let mut server = start(root.path(), &["--log", log.to_str().unwrap(), "--threads", "1"]);
+    assert_eq!(server.get("/a.txt").status, 200);
+    server.signal("HUP");
+    assert_eq!(server.get("/a.txt").status, 200);
+    let mut lines = BufReader::new(fs::File::open(&log).unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("\"GET /a.txt HTTP/1.1\" 200 "));
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 fn without_a_log_nothing_is_written() {
     let root = folder();
@@ -185,15 +254,27 @@ fn header_that_does_not_end_times_out() {
     assert!((Duration::from_secs(9)..Duration::from_secs(20)).contains(&took), "{took:?}");
 }
 
+/// Also when the log was to go there.
 #[test]
 fn closed_standard_output_is_no_reason_to_fail() {
     let root = folder();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kevent-serve"));
-    command.args(["--listen", "127.0.0.1:0"]).arg(root.path()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    drop(child.stdout.take());
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(child.try_wait().unwrap().is_none());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for arguments in [&[][..], &["--log", "-"]] {
+        let mut gone = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
+        let pipe = gone.stdin.take().unwrap();
+        gone.wait().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kevent-serve"));
+        command.args(["--listen", &free]).args(arguments).arg(root.path()).stdout(pipe);
+        let mut child = command.spawn().unwrap();
+        let mut stream = None;
+        until("it listens", || {
+            stream = TcpStream::connect(&free).ok();
+            stream.is_some()
+        });
+        let mut client = Client::new(stream.unwrap());
+        assert_eq!(client.get("/a.txt").status, 200);
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
