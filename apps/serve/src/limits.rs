@@ -34,6 +34,13 @@ impl Share {
         let connections = ((free - files) / 2).clamp(1, CONNECTIONS_MAX);
         Share { connections, files }
     }
+
+    /// Operations that may be under way: one for each connection, one more for the connection that was
+    /// there before, since what is cancelled counts until the kernel has let go of it, and one for the
+    /// log.
+    pub fn operations(&self) -> usize {
+        2 * self.connections + 1
+    }
 }
 
 /// How many descriptors the process may have, as the kernel tells in /proc/self/limits. Where that
@@ -68,6 +75,7 @@ mod tests {
             for threads in [1, 2, 3, 16] {
                 let share = Share::of(descriptors, threads);
                 assert!(share.connections >= 1);
+                assert!(share.operations() > 2 * share.connections);
                 let own = FOR_THE_PROCESS + threads * PER_THREAD;
                 if descriptors > own + threads * 4 {
                     let used = own + threads * (share.connections * 2 + share.files);

@@ -147,9 +147,8 @@ fn clones(sockets: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
     sockets.iter().map(TcpListener::try_clone).collect()
 }
 
-/// One operation for each connection, and one for the log.
 fn aio(options: &Options, share: Share) -> io::Result<Aio> {
-    let builder = Aio::builder().capacity(share.connections + 1);
+    let builder = Aio::builder().capacity(share.operations());
     options.aio.into_iter().fold(builder, kevent_aio::Builder::backend).build()
 }
 
