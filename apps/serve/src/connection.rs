@@ -83,8 +83,23 @@ pub struct Timer {
     pub token: Token,
     pub armed: Instant,
     pub deadline: Instant,
+    /// The time by which the header block that has begun has to be there.
+    pub header_by: Option<Instant>,
     /// Bytes of the operation under way when the timer last fired.
     pub progress: u64,
+}
+
+impl Timer {
+    /// A timer that is armed for `deadline`. Its token comes later.
+    pub fn armed_for(deadline: Instant) -> Timer {
+        Timer { token: Token::SOLE, armed: deadline, deadline, header_by: None, progress: 0 }
+    }
+
+    /// The time by which a header block has to be there, of which some has been read by `now`. Asked
+    /// again, it is the same: the rest does not get its time anew with every byte.
+    pub fn header_by(&mut self, now: Instant) -> Instant {
+        *self.header_by.get_or_insert(now + HEADER)
+    }
 }
 
 impl Connection {
@@ -133,5 +148,21 @@ impl Connection {
             }
         }
         Discarded::Some
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_that_begins_late_in_the_idle_minute_has_its_whole_time_and_no_more() {
+        let begun = Instant::now();
+        let mut timer = Timer::armed_for(begun + IDLE);
+        let late = begun + IDLE - Duration::from_secs(1);
+        assert_eq!(timer.header_by(late), late + HEADER);
+        assert_eq!(timer.header_by(late + HEADER / 2), late + HEADER);
+        timer.header_by = None; // The request was complete.
+        assert_eq!(timer.header_by(late + HEADER), late + HEADER + HEADER);
     }
 }

@@ -17,9 +17,7 @@ use kevent_fs::{Change, Watcher};
 use kevent_net::{Interest, Mode, Readiness, ReadyEvent, socket};
 use mio::net::{TcpListener, TcpStream};
 
-use crate::connection::{
-    Connection, Discarded, HEADER, IDLE, IDLE_AT_THE_LIMIT, LINGER, State, Timer,
-};
+use crate::connection::{Connection, Discarded, IDLE, IDLE_AT_THE_LIMIT, LINGER, State, Timer};
 use crate::control::{Control, Peer, complain};
 use crate::files::FileCache;
 use crate::http::Status;
@@ -465,7 +463,7 @@ impl Worker {
             state: State::Reading,
             exchange: None,
             idle: None,
-            timer: Timer { token: Token::SOLE, armed: deadline, deadline, progress: 0 },
+            timer: Timer::armed_for(deadline),
         });
         let timer = self.queue[self.timers].at(deadline, token.to_bits());
         let Some(connection) = self.connections.get_mut(token) else { return };
@@ -506,6 +504,7 @@ impl Worker {
                     let logged = self.log.is_some();
                     let line = if logged { first_line(&connection.input) } else { String::new() };
                     connection.input.drain(..consumed);
+                    connection.timer.header_by = None;
                     self.answer(token, request, line);
                 }
                 Parsed::Invalid(status) => self.refuse(token, status),
@@ -536,8 +535,7 @@ impl Worker {
             }
             return;
         }
-        // The rest of a header block does not get its time anew with every byte.
-        let by = connection.timer.deadline.min(self.now + HEADER);
+        let by = connection.timer.header_by(self.now);
         self.set_deadline(token, by);
     }
 
