@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -25,7 +26,7 @@ use crate::http::response::{self, Context};
 use crate::lister::Reader;
 use crate::log::Line;
 use crate::reply::{Part, Reply};
-use crate::worker::Worker;
+use crate::worker::{Worker, first_line};
 
 /// The file that stands for its folder.
 const INDEX: &str = "index.html";
@@ -43,6 +44,7 @@ pub struct Exchange {
     parts: VecDeque<Part>,
     /// The operation under way.
     pub operation: Option<Token>,
+    /// What the log says of it. Until there is an answer: that none was possible.
     status: Status,
     sent: u64,
     keep_alive: bool,
@@ -80,7 +82,7 @@ impl Exchange {
             file: None,
             parts: VecDeque::new(),
             operation: None,
-            status: Status::Ok,
+            status: Status::ServiceUnavailable,
             sent: 0,
             keep_alive,
         }
@@ -116,8 +118,10 @@ impl Worker {
 
     /// Answers what is no request, and takes no more of them.
     pub(crate) fn refuse(&mut self, token: Token, status: Status) {
+        let logged = self.log.is_some();
         let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.exchange = Some(Exchange::new(None, String::from("-"), false));
+        let line = if logged { first_line(&connection.input) } else { String::new() };
+        connection.exchange = Some(Exchange::new(None, line, false));
         self.send_error(token, status);
     }
 
@@ -345,31 +349,40 @@ impl Worker {
             return self.send_next(token);
         }
         // The client was promised more than there is: only the end of the connection tells him.
-        self.write_line(token);
         self.close(token);
     }
 
     /// A response is out.
     fn sent(&mut self, token: Token) {
-        self.write_line(token);
-        let deadline = self.now + IDLE;
         let Some(connection) = self.connections.get_mut(token) else { return };
-        let keep_alive = connection.exchange.take().is_some_and(|exchange| exchange.keep_alive);
-        if !keep_alive {
+        let Some(exchange) = connection.exchange.take() else { return };
+        connection.state = State::Reading;
+        let peer = connection.peer;
+        self.write_line(peer, &exchange);
+        if !exchange.keep_alive {
             return self.begin_lingering(token);
         }
-        connection.state = State::Reading;
-        self.set_deadline(token, deadline);
+        self.set_deadline(token, self.now + IDLE);
         self.read(token);
     }
 
-    fn write_line(&mut self, token: Token) {
-        let (Some(log), Some(connection)) = (&mut self.log, self.connections.get(token)) else {
-            return;
-        };
-        let Some(exchange) = &connection.exchange else { return };
+    /// Ends a request that is not answered, or not to the end.
+    pub(crate) fn cut(&mut self, peer: SocketAddr, mut exchange: Exchange) {
+        if let Some(operation) = exchange.operation {
+            let aio = &mut self.queue[self.aio];
+            if let Some(Op::Sendfile(transfer)) = aio.get(operation) {
+                exchange.sent += transfer.sent().total();
+            }
+            aio.cancel(operation);
+            aio.abandon(operation);
+        }
+        self.write_line(peer, &exchange);
+    }
+
+    fn write_line(&mut self, peer: SocketAddr, exchange: &Exchange) {
+        let Some(log) = &mut self.log else { return };
         log.line(&Line {
-            peer: connection.peer,
+            peer,
             now: self.clock.time,
             request: &exchange.line,
             status: exchange.status.code(),

@@ -69,6 +69,9 @@ pub enum Invalid {
 /// After a signal to stop, requests have that long to finish.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// After that, what was cut short has that long to get into the log.
+const LOG_GRACE: Duration = Duration::from_secs(1);
+
 /// A listener that could not accept is tried again after that time.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -79,7 +82,7 @@ const LEFT_TO_OTHERS: Duration = Duration::from_millis(5);
 /// Connections taken from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// The key of the timer that ends the time of grace. Connections have their tokens for keys, which are
+/// The key of the timer that ends the time of grace, and then that of the log. Connections have their tokens for keys, which are
 /// at least 2³², because of their generation. Listeners have their numbers, which are below.
 const GRACE_KEY: u64 = 0;
 /// The key of the timer that resumes accepting.
@@ -128,6 +131,8 @@ pub struct Worker {
     /// No request is taken any more.
     pub(crate) stopping: bool,
     grace_is_over: bool,
+    /// So is the moment for the log.
+    log_is_late: bool,
     pub(crate) now: Instant,
     pub(crate) clock: Clock,
     seeds: Seeds,
@@ -218,6 +223,7 @@ impl Worker {
             cannot_accept: false,
             stopping: false,
             grace_is_over: false,
+            log_is_late: false,
             now: Instant::now(),
             clock: Clock::new(),
             seeds: Seeds { state: RandomState::new(), given: 0 },
@@ -302,7 +308,7 @@ impl Worker {
     fn is_finished(&self) -> bool {
         let log_is_written = self.log.as_ref().is_none_or(|log| !log.is_busy());
         let all_is_done = self.connections.is_empty() && log_is_written && self.others == 0;
-        self.stopping && (self.grace_is_over || all_is_done)
+        self.stopping && (self.log_is_late || all_is_done)
     }
 
     fn handle(&mut self, event: Event) {
@@ -313,7 +319,7 @@ impl Worker {
             Event::Ready(event) => self.ready(Token::from_bits(event.key), &event),
             Event::Done(completion) if completion.key == LOG_KEY => self.log_written(completion),
             Event::Done(completion) => self.done(completion),
-            Event::Tick(tick) if tick.key == GRACE_KEY => self.grace_is_over = true,
+            Event::Tick(tick) if tick.key == GRACE_KEY => self.end_grace(),
             Event::Tick(tick) if tick.key == ACCEPT_KEY => self.resume_accepting(),
             Event::Tick(tick) if tick.key == LOG_AGAIN_KEY => {
                 self.log.iter_mut().for_each(Log::resume);
@@ -360,13 +366,28 @@ impl Worker {
         self.queue[self.timers].after(GRACE, GRACE_KEY);
         self.stop_listening();
         self.listeners.clear();
-        let idle: Vec<Token> = self
+        self.close_those(Connection::is_idle);
+    }
+
+    /// Closes all that have not finished, and leaves a moment for the log to say so.
+    fn end_grace(&mut self) {
+        if self.grace_is_over {
+            self.log_is_late = true;
+            return;
+        }
+        self.grace_is_over = true;
+        self.queue[self.timers].after(LOG_GRACE, GRACE_KEY);
+        self.close_those(|_| true);
+    }
+
+    fn close_those(&mut self, chosen: impl Fn(&Connection) -> bool) {
+        let chosen: Vec<Token> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.is_idle())
+            .filter(|(_, connection)| chosen(connection))
             .map(|(token, _)| token)
             .collect();
-        for token in idle {
+        for token in chosen {
             self.close(token);
         }
     }
@@ -616,9 +637,8 @@ impl Worker {
         self.queue[self.readiness].unregister(connection.readiness);
         // What is being sent ends with the socket, and not when the client has taken it.
         let _ = connection.stream.shutdown(std::net::Shutdown::Both);
-        if let Some(operation) = connection.operation() {
-            self.queue[self.aio].cancel(operation);
-            self.queue[self.aio].abandon(operation);
+        if let Some(exchange) = connection.exchange {
+            self.cut(connection.peer, exchange);
         }
     }
 
@@ -663,7 +683,7 @@ fn leave(idle: &mut IdleLine, connection: &mut Connection) {
 }
 
 /// The request line, for the log.
-fn first_line(input: &[u8]) -> String {
+pub(crate) fn first_line(input: &[u8]) -> String {
     let line = input.trim_ascii_start().split(|byte| *byte == b'\r' || *byte == b'\n').next();
     String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
 }

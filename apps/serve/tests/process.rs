@@ -137,6 +137,31 @@ fn log_has_one_line_for_each_request_and_is_opened_anew() {
 }
 
 #[test]
+fn request_that_is_cut_short_has_its_line_too() {
+    let root = folder();
+    fs::File::create(root.path().join("big")).unwrap().set_len(64 << 20).unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut server = start(root.path(), &["--log", log.path().to_str().unwrap()]);
+    let has = |text: &str| lines(log.path()).iter().filter(|line| line.contains(text)).count();
+    let ask = |name: &str| {
+        let mut client = server.connect();
+        client.send(format!("GET /{name} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(client.head().status, 200);
+        client
+    };
+    drop(ask("big?reset"));
+    until("the line of a client who is gone", || has("\"GET /big?reset HTTP/1.1\" 200 ") == 1);
+
+    let _slow = ask("big?grace");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(has("\"GET /big?grace HTTP/1.1\" 200 "), 1, "{:?}", lines(log.path()));
+    let line = lines(log.path()).into_iter().find(|line| line.contains("?grace")).unwrap();
+    let sent: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((1..64 << 20).contains(&sent), "{line}");
+}
+
+#[test]
 fn log_to_standard_output_follows_where_it_listens() {
     let root = folder();
     let mut server = start(root.path(), &["--log", "-", "--threads", "1"]);
@@ -244,12 +269,15 @@ fn without_a_log_nothing_is_written() {
 #[test]
 fn header_that_does_not_end_times_out() {
     let root = folder();
-    let server = start(root.path(), &[]);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let server = start(root.path(), &["--log", log.path().to_str().unwrap()]);
     let mut client = server.connect();
     let begun = Instant::now();
     client.send("GET /a.txt HTTP/1.1\r\nHost");
     assert_eq!(client.response().status, 408);
     client.assert_closed();
+    let line = "\"GET /a.txt HTTP/1.1\" 408 ";
+    until("it is in the log", || lines(log.path()).iter().any(|found| found.contains(line)));
     let took = begun.elapsed();
     assert!((Duration::from_secs(9)..Duration::from_secs(20)).contains(&took), "{took:?}");
 }
