@@ -12,6 +12,7 @@ use kevent_fs::{Change, ChangeKind};
 
 use crate::log::Log;
 use crate::options::LogTarget;
+use crate::untold::Untold;
 use crate::worker::{Invalid, Message};
 
 /// The signals that the server answers.
@@ -30,13 +31,14 @@ pub struct Control {
     threads: Vec<Peer>,
     root: PathBuf,
     log: Option<LogTarget>,
+    untold: Untold,
     stopping: bool,
 }
 
 impl Control {
     /// A control that speaks to `threads`.
     pub fn new(threads: Vec<Peer>, root: PathBuf, log: Option<LogTarget>) -> Control {
-        Control { threads, root, log, stopping: false }
+        Control { threads, root, log, untold: Untold::default(), stopping: false }
     }
 
     /// How many threads it speaks to.
@@ -68,7 +70,7 @@ impl Control {
     }
 
     /// Has every thread forget what a change below the root made untrue.
-    pub fn changed(&self, change: &Change) {
+    pub fn changed(&mut self, change: &Change) {
         let path = self.below_root(&change.path);
         match &change.kind {
             ChangeKind::Moved { from } => {
@@ -77,16 +79,20 @@ impl Control {
             }
             ChangeKind::NotCovered { reason } => {
                 let folder = change.path.display();
-                complain(&format!(
-                    "{folder} is not watched: {reason}. Its files are opened anew each time"
-                ));
-                self.tell(|| Message::Invalid(Invalid::Uncovered(path.clone())));
+                self.untold(&path, &format!("{folder} is not watched: {reason}"));
             }
-            ChangeKind::Overflow | ChangeKind::RootGone => {
-                self.tell(|| Message::Invalid(Invalid::Tree(Vec::new())));
-            }
+            ChangeKind::RootGone => self.untold(b"", "ROOT is gone or has another name"),
+            ChangeKind::Overflow => self.tell(|| Message::Invalid(Invalid::Tree(Vec::new()))),
             _ => self.forget(path, change.is_dir),
         }
+    }
+
+    /// Changes below `path` are not told. Said once, and no more when the root stands for many.
+    fn untold(&mut self, path: &[u8], why: &str) {
+        let Some(folder) = self.untold.add(path) else { return };
+        let what = if folder.is_empty() { "All files are" } else { "Its files are" };
+        complain(&format!("{why}. {what} opened anew each time"));
+        self.tell(|| Message::Invalid(Invalid::Untold(folder.to_vec())));
     }
 
     fn forget(&self, path: Vec<u8>, is_dir: bool) {
@@ -104,7 +110,7 @@ impl Control {
         for peer in &self.threads {
             match peer.poster.post(message()) {
                 Ok(()) => {}
-                Err(PostError::Full(Message::Invalid(_))) => {
+                Err(PostError::Full(Message::Invalid(Invalid::File(_) | Invalid::Tree(_)))) => {
                     peer.overrun.store(true, Ordering::Release);
                     // It may have emptied its mailbox and looked for the mark just before that.
                     // This wakes it then; and if the mailbox is full still, it has yet to look.

@@ -221,8 +221,7 @@ impl Worker {
     /// name by which a file was changed: through a symbolic link or another hard link that is not
     /// the name that was asked for.
     fn tells_changes(&self, path: &[u8], file: &OwnedFd, stat: &Stat) -> bool {
-        let is_covered = !self.uncovered.iter().any(|folder| path.starts_with(folder));
-        is_covered && stat.nlink == 1 && self.is_real_path(path, file)
+        stat.nlink == 1 && self.is_real_path(path, file)
     }
 
     /// Whether `path` leads to `file` without a symbolic link. Asks for the names that the kernel has

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kevent_aio::Fd;
 
 use crate::http::conditional::Validators;
+use crate::untold::{Untold, is_below};
 
 /// A file as it was when it was opened: its descriptor and what was read off it belong together, so
 /// a response is made of one version of the file, whatever has become of the name since.
@@ -33,6 +34,8 @@ pub struct FileCache {
     young: HashMap<Box<[u8]>, Arc<OpenFile>>,
     old: HashMap<Box<[u8]>, Arc<OpenFile>>,
     capacity: usize,
+    /// No file in these is kept.
+    untold: Untold,
     /// Counts invalidations. A file whose opening was begun before one may be what was invalidated.
     version: u64,
 }
@@ -40,7 +43,13 @@ pub struct FileCache {
 impl FileCache {
     /// A cache that keeps `capacity` files open; none when that is zero.
     pub fn new(capacity: usize) -> FileCache {
-        FileCache { young: HashMap::new(), old: HashMap::new(), capacity, version: 0 }
+        FileCache {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            capacity,
+            untold: Untold::default(),
+            version: 0,
+        }
     }
 
     /// The open file at `path`.
@@ -58,9 +67,9 @@ impl FileCache {
         self.version
     }
 
-    /// Keeps `file`, unless something was invalidated since `version`.
+    /// Keeps `file`, unless something was invalidated since `version`, or its changes are not told.
     pub fn insert(&mut self, path: &[u8], file: &Arc<OpenFile>, version: u64) {
-        if version == self.version && self.capacity > 0 {
+        if version == self.version && self.capacity > 0 && !self.untold.has(path) {
             self.old.remove(path);
             self.keep(path.into(), Arc::clone(file));
         }
@@ -83,12 +92,14 @@ impl FileCache {
     /// Forgets every file below the directory at `path`.
     pub fn invalidate_tree(&mut self, path: &[u8]) {
         self.version += 1;
-        let stays = |kept: &[u8]| match kept.strip_prefix(path) {
-            Some([next, ..]) => *next != b'/' && !path.is_empty(),
-            Some([]) | None => !path.is_empty(),
-        };
-        self.young.retain(|kept, _| stays(kept));
-        self.old.retain(|kept, _| stays(kept));
+        self.young.retain(|kept, _| !is_below(kept, path));
+        self.old.retain(|kept, _| !is_below(kept, path));
+    }
+
+    /// Keeps nothing below the directory at `path` from now on.
+    pub fn changes_are_untold(&mut self, path: &[u8]) {
+        self.invalidate_tree(path);
+        self.untold.add(path);
     }
 
     /// How many files are kept open.
@@ -154,6 +165,17 @@ mod tests {
         cache.invalidate_file(b"a");
         assert!(cache.get(b"a").is_none());
         assert!(cache.get(b"ab").is_some());
+    }
+
+    #[test]
+    fn nothing_is_kept_whose_changes_are_not_told() {
+        let mut cache = FileCache::new(100);
+        cache.insert(b"a/b", &file(), cache.version());
+        cache.changes_are_untold(b"a");
+        for (path, stays) in [("a/b", false), ("a/b/c", false), ("ab", true), ("b", true)] {
+            cache.insert(path.as_bytes(), &file(), cache.version());
+            assert_eq!(cache.get(path.as_bytes()).is_some(), stays, "{path}");
+        }
     }
 
     #[test]

@@ -17,5 +17,6 @@ pub mod log;
 pub mod options;
 pub mod reply;
 pub mod server;
+pub mod untold;
 pub mod vital;
 pub mod worker;

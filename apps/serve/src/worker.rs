@@ -63,7 +63,7 @@ pub enum Invalid {
     /// A folder and all below it.
     Tree(Vec<u8>),
     /// Changes below that folder will not be told.
-    Uncovered(Vec<u8>),
+    Untold(Vec<u8>),
 }
 
 /// After a signal to stop, requests have that long to finish.
@@ -118,7 +118,6 @@ pub struct Worker {
     pub(crate) connections: Table<Connection>,
     idle: IdleLine,
     pub(crate) files: FileCache,
-    pub(crate) uncovered: Vec<Vec<u8>>,
     overrun: Arc<AtomicBool>,
     pub(crate) lister: Lister,
     pub(crate) poster: Poster<Message>,
@@ -213,7 +212,6 @@ impl Worker {
             connections: Table::new(),
             idle: IdleLine::default(),
             files: FileCache::new(setup.share.files),
-            uncovered: Vec::new(),
             overrun: setup.overrun,
             lister: setup.lister,
             poster: setup.poster,
@@ -332,7 +330,7 @@ impl Worker {
                 }
             }
             Event::Changed(change) => {
-                if let Some(control) = &self.control {
+                if let Some(control) = &mut self.control {
                     control.changed(&change);
                 }
             }
@@ -343,10 +341,7 @@ impl Worker {
         match message {
             Message::Invalid(Invalid::File(path)) => self.files.invalidate_file(&path),
             Message::Invalid(Invalid::Tree(path)) => self.files.invalidate_tree(&path),
-            Message::Invalid(Invalid::Uncovered(path)) => {
-                self.files.invalidate_tree(&path);
-                self.uncovered.push(path);
-            }
+            Message::Invalid(Invalid::Untold(path)) => self.files.changes_are_untold(&path),
             Message::Listed { connection, entries } => {
                 self.listed(Token::from_bits(connection), entries);
             }

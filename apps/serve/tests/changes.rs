@@ -147,3 +147,24 @@ fn file_truncated_while_it_is_sent_ends_its_connection_only() {
     assert!(server.is_alive());
     assert_eq!(server.get("/a.txt").status, 200);
 }
+
+/// The folder is served by its descriptor, and the watch on it has ended.
+#[test]
+fn root_that_was_renamed_is_served_as_it_is() {
+    let outer = tempfile::tempdir().unwrap();
+    let (root, moved) = (outer.path().join("root"), outer.path().join("moved"));
+    fs::create_dir(&root).unwrap();
+    write(&root, "f", b"old");
+    let server = start(&root, &["--threads", "2"]);
+    soon(&server, "/f", 200, Some(b"old"));
+    fs::rename(&root, &moved).unwrap();
+    // Kept from before, or opened now: either way nobody tells of what comes.
+    write(&moved, "g", b"g");
+    soon(&server, "/g", 200, Some(b"g"));
+    for content in [b"new", b"two", b"iii"] {
+        replace(&moved, "f", content);
+        soon(&server, "/f", 200, Some(content));
+    }
+    fs::remove_dir_all(&moved).unwrap();
+    soon(&server, "/f", 404, None);
+}
