@@ -16,6 +16,12 @@ const SERVER: &[u8] = b"kevent-serve";
 /// The methods that a file has.
 const ALLOW: &[u8] = b"GET, HEAD";
 
+/// Types are not to be guessed from the bytes.
+const NOSNIFF: &[u8] = b"nosniff";
+
+/// Seconds until it is worth asking a busy server again.
+const RETRY_AFTER: &[u8] = b"1";
+
 /// What every answer has to know besides what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context<'a> {
@@ -104,6 +110,13 @@ impl Head {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
+    /// The type was guessed from the name. It is the best guess there is: a browser that guesses from the
+    /// bytes could take an upload of somebody for a page of this site.
+    fn content_type(&mut self, content_type: &[u8]) {
+        self.field("Content-Type", content_type);
+        self.field("X-Content-Type-Options", NOSNIFF);
+    }
+
     fn validators(&mut self, validators: &Validators) {
         self.time("Last-Modified", validators.last_modified());
         self.field("ETag", validators.etag());
@@ -128,7 +141,7 @@ impl Head {
 #[must_use]
 pub fn file_head(context: &Context<'_>, file: &File<'_>) -> Vec<u8> {
     let mut head = Head::new(Status::Ok, context);
-    head.field("Content-Type", file.content_type.as_bytes());
+    head.content_type(file.content_type.as_bytes());
     head.number("Content-Length", file.length);
     head.validators(file.validators);
     head.finish()
@@ -138,7 +151,7 @@ pub fn file_head(context: &Context<'_>, file: &File<'_>) -> Vec<u8> {
 #[must_use]
 pub fn range_head(context: &Context<'_>, file: &File<'_>, range: &Range<u64>) -> Vec<u8> {
     let mut head = Head::new(Status::PartialContent, context);
-    head.field("Content-Type", file.content_type.as_bytes());
+    head.content_type(file.content_type.as_bytes());
     head.number("Content-Length", range.end.saturating_sub(range.start));
     head.written("Content-Range", |out| push_content_range(out, range, file.length));
     head.validators(file.validators);
@@ -154,6 +167,7 @@ pub fn multipart_head(context: &Context<'_>, file: &File<'_>, body: &Multipart) 
         out.extend_from_slice(b"multipart/byteranges; boundary=");
         out.extend_from_slice(body.boundary().as_bytes());
     });
+    head.field("X-Content-Type-Options", NOSNIFF);
     head.number("Content-Length", body.content_length());
     head.validators(file.validators);
     head.finish()
@@ -189,12 +203,16 @@ pub fn redirect(context: &Context<'_>, location: &[u8]) -> Vec<u8> {
 
 /// The answer that something is wrong, with a page that says so to people.
 ///
-/// With [`Status::MethodNotAllowed`] it names the methods that are (RFC 9110 section 15.5.6).
+/// With [`Status::MethodNotAllowed`] it names the methods that are (RFC 9110 section 15.5.6), with
+/// [`Status::ServiceUnavailable`] it says when to come back (section 10.2.3).
 #[must_use]
 pub fn error_page(context: &Context<'_>, status: Status) -> Vec<u8> {
     let mut head = Head::new(status, context);
     if status == Status::MethodNotAllowed {
         head.field("Allow", ALLOW);
+    }
+    if status == Status::ServiceUnavailable {
+        head.field("Retry-After", RETRY_AFTER);
     }
     with_page(context, head, &status_page(status))
 }
@@ -312,12 +330,31 @@ mod tests {
             Server: kevent-serve\r\n\
             Connection: keep-alive\r\n\
             Content-Type: text/plain\r\n\
+            X-Content-Type-Options: nosniff\r\n\
             Content-Length: 10\r\n\
             Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
             ETag: {etag}\r\n\
             Accept-Ranges: bytes\r\n\r\n"
         );
         assert_eq!(text(file_head(&GET, &file)), expected);
+    }
+
+    #[test]
+    fn guessed_type_is_not_guessed_again() {
+        let validators = validators();
+        let file = File { content_type: "text/plain", length: 10, validators: &validators };
+        for head in [file_head(&GET, &file), range_head(&GET, &file, &(0..1))] {
+            assert_eq!(value(&read(&head).1, "X-Content-Type-Options"), Some("nosniff"));
+        }
+    }
+
+    #[test]
+    fn rfc9110_10_2_3_busy_server_says_when_to_come_back() {
+        for status in ERRORS {
+            let (_, fields, _) = read(&error_page(&GET, status));
+            let says = value(&fields, "Retry-After").is_some();
+            assert_eq!(says, status == Status::ServiceUnavailable);
+        }
     }
 
     #[test]
