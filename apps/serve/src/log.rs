@@ -32,9 +32,14 @@ const FULL_AGAIN: Duration = Duration::from_millis(20);
 /// A thread speaks of its log's troubles that often at most.
 const COMPLAINTS_APART: Duration = Duration::from_secs(60);
 
+/// What a pipe takes in one piece (pipe(7)): of longer writes the lines of several threads would mix.
+const PIECE: usize = 4096;
+
 /// One thread's end of the log.
 pub struct Log {
     file: Fd,
+    /// It is no file, which takes any write in one piece.
+    in_pieces: bool,
     waiting: Vec<u8>,
     /// A write is under way. It has the bytes that were waiting before.
     writing: bool,
@@ -68,6 +73,7 @@ impl Log {
     /// A log that appends to `file`, which was opened for appending.
     pub fn new(file: Fd) -> Log {
         Log {
+            in_pieces: !is_file(&file),
             file,
             waiting: Vec::new(),
             writing: false,
@@ -91,6 +97,7 @@ impl Log {
 
     /// From now on lines go to `file`.
     pub fn reopen(&mut self, file: Fd) {
+        self.in_pieces = !is_file(&file);
         self.file = file;
         self.pausing = false;
     }
@@ -124,7 +131,9 @@ impl Log {
             return None;
         }
         self.writing = true;
-        Some(Write::new(Arc::clone(&self.file), 0, mem::take(&mut self.waiting)))
+        let length = if self.in_pieces { piece(&self.waiting) } else { self.waiting.len() };
+        let rest = self.waiting.split_off(length);
+        Some(Write::new(Arc::clone(&self.file), 0, mem::replace(&mut self.waiting, rest)))
     }
 
     /// The write that was taken has ended so. What it did not write stays; when there is a pause to be
@@ -187,6 +196,21 @@ impl Log {
         self.trouble.said = None;
         self.complaint(now)
     }
+}
+
+fn is_file(file: &Fd) -> bool {
+    let file = file.as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|file| file.metadata()).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// The length of the whole lines that fit in a piece; of one line, if that is longer.
+fn piece(lines: &[u8]) -> usize {
+    if lines.len() <= PIECE {
+        return lines.len();
+    }
+    let fits = lines[..PIECE].iter().rposition(|byte| *byte == b'\n');
+    let end = fits.or_else(|| lines.iter().position(|byte| *byte == b'\n'));
+    end.map_or(lines.len(), |end| end + 1)
 }
 
 /// Standard output, whatever it is. A file is opened anew, to append: the descriptor that the process
@@ -259,7 +283,7 @@ mod tests {
 
     #[test]
     fn log_that_cannot_keep_up_is_bounded_and_says_what_was_lost() {
-        let mut log = Log::new(Arc::new(io::stderr()));
+        let mut log = Log::new(Arc::new(tempfile::tempfile().unwrap()));
         while log.dropped < 3 {
             log.line(&line());
         }
@@ -278,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_a_write_did_not_take_is_written_next_and_in_order() {
-        let mut log = Log::new(Arc::new(io::stderr()));
+        let mut log = Log::new(Arc::new(tempfile::tempfile().unwrap()));
         log.line(&line());
         let whole = text(&log).repeat(2);
         let write = log.take_write().unwrap();
@@ -291,8 +315,20 @@ mod tests {
     }
 
     #[test]
+    fn piece_is_of_whole_lines() {
+        let long = "x".repeat(PIECE);
+        for (lines, length) in [
+            (String::from("a\nb"), 3),
+            (format!("a\nb\n{long}\n"), 4),
+            (format!("{long}{long}\nb\n"), 2 * PIECE + 1),
+        ] {
+            assert_eq!(piece(lines.as_bytes()), length);
+        }
+    }
+
+    #[test]
     fn refused_lines_wait_for_the_end_of_the_pause() {
-        let mut log = Log::new(Arc::new(io::stderr()));
+        let mut log = Log::new(Arc::new(tempfile::tempfile().unwrap()));
         log.line(&line());
         let whole = text(&log);
         for error in [libc::ENOSPC, libc::EAGAIN] {

@@ -253,6 +253,39 @@ fn fifo_as_a_log_waits_for_no_reader() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// The reader is slow at first, so that the pipe is full and writes have to wait in its middle.
+#[test]
+fn lines_of_several_threads_do_not_mix_in_a_pipe() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 300;
+    let root = folder();
+    let mut server = start(root.path(), &["--log", "-", "--threads", "4"]);
+    let address = server.address();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                let query = client.to_string().repeat(300);
+                for _ in 0..REQUESTS / 10 {
+                    let mut client = Client::new(TcpStream::connect(address).unwrap());
+                    for _ in 0..10 {
+                        assert_eq!(client.get(&format!("/a.txt?{query}")).status, 200);
+                    }
+                }
+            });
+        }
+    });
+    server.signal("TERM");
+    let mut text = String::new();
+    server.stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text.lines().count(), CLIENTS * REQUESTS);
+    for line in text.lines() {
+        let query = line.split_once("\"GET /a.txt?").unwrap().1.split_once(" HTTP/1.1\" 200 ");
+        let (query, _) = query.unwrap_or_else(|| panic!("{line}"));
+        assert!(query.len() == 300 && query.bytes().all(|byte| byte == query.as_bytes()[0]));
+        assert_eq!(line.matches("127.0.0.1").count(), 1, "{line}");
+    }
+}
+
 #[test]
 fn without_a_log_nothing_is_written() {
     let root = folder();
