@@ -14,6 +14,9 @@ use crate::exchange::Exchange;
 /// Bytes of requests that are read ahead of the one being answered. A header block has to fit.
 pub const INPUT_MAX: usize = 32 << 10;
 
+/// Room that a connection keeps for the next request while it waits. A longer one makes its own anew.
+pub const INPUT_KEPT: usize = 4 << 10;
+
 /// A connection may be silent for that long between requests, and a client for that long while it is
 /// being sent something. They are equal so that going from one to the other re-arms no timer.
 pub const IDLE: Duration = Duration::from_secs(60);

@@ -17,7 +17,9 @@ use kevent_fs::{Change, Watcher};
 use kevent_net::{Interest, Mode, Readiness, ReadyEvent, socket};
 use mio::net::{TcpListener, TcpStream};
 
-use crate::connection::{Connection, Discarded, IDLE, IDLE_AT_THE_LIMIT, LINGER, State, Timer};
+use crate::connection::{
+    Connection, Discarded, IDLE, IDLE_AT_THE_LIMIT, INPUT_KEPT, LINGER, State, Timer,
+};
 use crate::control::{Control, Peer, complain};
 use crate::files::FileCache;
 use crate::http::Status;
@@ -544,6 +546,9 @@ impl Worker {
         }
         let Some(connection) = self.connections.get_mut(token) else { return };
         if connection.input.is_empty() {
+            if connection.input.capacity() > INPUT_KEPT {
+                connection.input = Vec::new();
+            }
             // It has its minute from when it began to wait, however often it is looked at.
             if connection.idle.is_none() {
                 connection.idle = Some((self.idle.join(token), self.now));

@@ -121,6 +121,23 @@ fn five_hundred_connections_that_come_and_go_leave_nothing_behind() {
     until("descriptors are given back", || server.descriptors() <= descriptors + 1);
 }
 
+#[test]
+fn long_requests_leave_no_memory_with_connections_that_wait() {
+    let root = folder();
+    let server = start(root.path(), &["--threads", "1"]);
+    let long = format!("Cookie: {}\r\n", "c".repeat(15_000));
+    assert_eq!(server.connect().ask("GET", "/a.txt", &long).status, 200);
+    let memory = server.memory();
+    let ask = |_| {
+        let mut client = server.connect();
+        assert_eq!(client.ask("GET", "/a.txt", &long).status, 200);
+        client
+    };
+    let idle: Vec<_> = (0..400).map(ask).collect();
+    let grown = server.memory().saturating_sub(memory);
+    assert!(grown < 400 * 8000, "{grown} bytes for {} connections", idle.len());
+}
+
 /// Few descriptors, and two listeners: each is at the limit of connections.
 fn start_with_few_descriptors(root: &Path) -> Server {
     let shell = format!(
