@@ -18,12 +18,11 @@ use crate::control::complain;
 use crate::files::OpenFile;
 use crate::http::Status;
 use crate::http::conditional::{Stamp, Validators};
-use crate::http::listing::{self, Entry};
 use crate::http::mime;
 use crate::http::path::{FilePath, folder_url};
 use crate::http::request::{Method, Request};
 use crate::http::response::{self, Context};
-use crate::lister::Reader;
+use crate::lister::{Job, Reader};
 use crate::log::Line;
 use crate::reply::{Part, Reply};
 use crate::worker::{Worker, first_line};
@@ -235,20 +234,22 @@ impl Worker {
     }
 
     fn list(&mut self, token: Token, folder: Fd) {
+        let Some(path) = self.exchange(token).and_then(|exchange| exchange.path()).cloned() else {
+            return;
+        };
         let reader = Reader { poster: self.poster.clone(), connection: token.to_bits() };
-        if !self.lister.read(folder, reader) {
+        if !self.lister.list(Job { root: Arc::clone(&self.root), folder, path, reader }) {
             self.send_error(token, Status::ServiceUnavailable);
         }
     }
 
-    /// The folder that a connection asked for was read.
-    pub(crate) fn listed(&mut self, token: Token, entries: io::Result<Vec<Entry>>) {
+    /// The folder that a connection asked for was listed.
+    pub(crate) fn listed(&mut self, token: Token, page: io::Result<String>) {
         let Some(path) = self.exchange(token).and_then(|exchange| exchange.path()).cloned() else {
             return;
         };
-        match entries {
-            Ok(entries) => {
-                let html = listing::page(&path, entries);
+        match page {
+            Ok(html) => {
                 let Some(context) = self.context(token) else { return };
                 let page = response::page(&context, &html);
                 self.send(token, Reply::of_bytes(Status::Ok, page));

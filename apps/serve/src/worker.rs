@@ -24,7 +24,6 @@ use crate::control::{Control, Peer, complain};
 use crate::files::FileCache;
 use crate::http::Status;
 use crate::http::date::http_date;
-use crate::http::listing::Entry;
 use crate::http::request::{Parsed, parse};
 use crate::idle::IdleLine;
 use crate::limits::Share;
@@ -47,8 +46,8 @@ pub enum Event {
 pub enum Message {
     /// Something below the root has changed.
     Invalid(Invalid),
-    /// The folder that a connection asked for was read.
-    Listed { connection: u64, entries: io::Result<Vec<Entry>> },
+    /// The folder that a connection asked for, as a page.
+    Listed { connection: u64, page: io::Result<String> },
     /// Write the log to that file.
     Reopen(Fd),
     /// Finish and end.
@@ -344,8 +343,8 @@ impl Worker {
             Message::Invalid(Invalid::File(path)) => self.files.invalidate_file(&path),
             Message::Invalid(Invalid::Tree(path)) => self.files.invalidate_tree(&path),
             Message::Invalid(Invalid::Untold(path)) => self.files.changes_are_untold(&path),
-            Message::Listed { connection, entries } => {
-                self.listed(Token::from_bits(connection), entries);
+            Message::Listed { connection, page } => {
+                self.listed(Token::from_bits(connection), page);
             }
             Message::Reopen(file) => {
                 if let Some(log) = &mut self.log {

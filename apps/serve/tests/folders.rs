@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use common::{folder, start, write};
 
@@ -35,6 +36,35 @@ fn listing_has_what_is_served_and_escapes_it() {
     }
     assert!(page.contains("&lt;b&gt;&amp;"), "{page}");
     assert!(!page.contains("<b>") && !page.contains(".hidden"), "{page}");
+}
+
+/// As each link would be answered.
+#[test]
+fn listing_has_no_link_that_leads_nowhere() {
+    let root = folder();
+    let at = |name: &str| root.path().join(name);
+    fs::create_dir_all(at("d/e")).unwrap();
+    for (name, target) in [
+        ("d/up", "../a.txt"),
+        ("d/folder", "e"),
+        ("d/out", "../.."),
+        ("d/absolute", "/etc/passwd"),
+        ("d/dangling", "nothing"),
+        ("d/circle", "circle"),
+    ] {
+        symlink(target, at(name)).unwrap();
+    }
+    let fifo = std::process::Command::new("mkfifo").arg(at("d/fifo")).status().unwrap();
+    assert!(fifo.success());
+    let server = start(root.path(), &[]);
+    let response = server.get("/d/");
+    let page = response.text();
+    let links = page.split("<td><a href=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    assert_eq!(links.collect::<Vec<_>>(), ["../", "e/", "folder/", "up"]);
+    assert!(page.contains("5 B"), "a link is as long as its file: {page}");
+    for (target, status) in [("up", 200), ("folder/", 200), ("e/", 200), ("out", 404)] {
+        assert_eq!(server.get(&format!("/d/{target}")).status, status, "{target}");
+    }
 }
 
 #[test]
