@@ -1,4 +1,5 @@
-//! Whatever io_uring's three calls say, and whenever: every operation finishes, and rightly.
+//! Whatever io_uring's three calls say, and whenever: every operation finishes, and rightly. So it is
+//! with the calls that a transfer makes if it can.
 //!
 //! Each case runs on a thread of its own under a seccomp filter, which is that thread's alone (and that
 //! of the threads it starts).
@@ -8,13 +9,13 @@
 mod common;
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Bench, PATIENCE};
-use kevent_aio::{Aio, Call, Choice, Close, Fsync, Op, Open, Read, Statx, Way, Write};
+use kevent_aio::{Aio, Call, Choice, Close, Fsync, Op, Open, Read, Sendfile, Statx, Way, Write};
 
 const SETUP: libc::c_long = libc::SYS_io_uring_setup;
 const ENTER: libc::c_long = libc::SYS_io_uring_enter;
@@ -206,4 +207,25 @@ fn ring_that_can_not_be_entered_is_dropped_in_time() {
     });
     let took = dropped.join().unwrap();
     assert!(took < PATIENCE && took > Duration::ZERO, "{took:?}");
+}
+
+/// A file on the disk of the build, because the system's temporary directory may be a tmpfs.
+fn disk_file(data: &[u8]) -> Arc<File> {
+    let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    file.write_all(data).unwrap();
+    Arc::new(file)
+}
+
+#[test]
+fn small_file_does_not_ask_for_the_mode_of_the_socket() {
+    let refused = std::thread::spawn(|| {
+        let (server, mut client) = UnixStream::pair().unwrap();
+        let (server, file) = (Arc::new(server), disk_file(&[7; 30_000]));
+        let mut bench = Bench::new(Aio::builder().backend(Choice::Pool));
+        refuse(libc::SYS_fcntl, libc::EPERM);
+        let op = Sendfile::new(server, file, 0, 30_000).header("head").trailer("tail");
+        assert_eq!(bench.complete(op).result.unwrap(), 30_008);
+        client.read_exact(&mut [0; 30_008]).unwrap();
+    });
+    refused.join().unwrap();
 }

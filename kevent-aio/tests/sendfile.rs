@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use kevent_aio::{Aio, Builder, Choice, Completion, End, Fd, Op, Sendfile, testing};
+use kevent_aio::{Aio, Builder, Choice, Completion, End, Op, Sendfile, testing};
 use kevent_core::{Queue, SourceId};
 
 /// Every engine that can be had here.
@@ -246,14 +246,19 @@ fn on_a_backend_that_lies_what_arrives_is_right_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_blocking_socket_is_refused_and_comes_back() {
+fn a_blocking_socket_that_is_full_stops_nobody() {
     for builder in engines() {
         let (mut queue, aio) = queue(builder);
-        let (server, _client) = UnixStream::pair().unwrap();
-        let server: Fd = Arc::new(server);
-        queue[aio].submit(Sendfile::new(server, disk_file(b"data"), 0, 4), 1).unwrap();
-        let completion = next(&mut queue);
-        assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(sendfile(completion.op).sent().total(), 0);
+        let (server, client) = UnixStream::pair().unwrap();
+        let (server, data) = (Arc::new(server), pattern(2_000_000, 3));
+        let op = Sendfile::new(server.clone(), disk_file(&data), 0, 2_000_000);
+        queue[aio].submit(op, 1).unwrap();
+        let (other, _other_client) = unix();
+        queue[aio].submit(Sendfile::bytes(other, "others go on"), 2).unwrap();
+        assert_eq!(next(&mut queue).key, 2);
+        let reader = reader(client);
+        assert_eq!(next(&mut queue).result.unwrap(), 2_000_000);
+        server.shutdown(Shutdown::Write).unwrap();
+        assert!(reader.join().unwrap() == data);
     }
 }

@@ -44,8 +44,8 @@ const PROBE_STEP: usize = 64 * 1024;
 /// receiver nor a cold file holds a thread: what is in the page cache goes out by sendfile(2), what
 /// is not is first read by the ring or the pool, and a full socket is waited for.
 ///
-/// The socket must be a connected stream and non-blocking. That is checked before anything is sent,
-/// because sendfile(2) to another one would stop the whole queue. It is sent exactly the range, also
+/// The socket is a connected stream, and better a non-blocking one: sendfile(2) waits for room in any
+/// other, so to a blocking socket the bytes are copied instead. It is sent exactly the range, also
 /// when the file grows; when the file is shorter, [`End::FileEnded`].
 ///
 /// sendfile(2) to a socket that the peer has closed raises SIGPIPE. Rust programs ignore that signal
@@ -75,7 +75,6 @@ pub struct Sendfile {
     trailer: Payload,
     sent: Sent,
     end: Option<End>,
-    checked: bool,
 }
 
 /// The part that comes from a file, and what is known about it.
@@ -98,6 +97,8 @@ struct Body {
     reading: Option<Reading>,
     /// Why sendfile(2) is not used.
     copying: Option<Errno>,
+    /// The socket was asked whether sendfile(2) would wait for it, and it would not.
+    nonblocking: bool,
     asks_cachestat: bool,
     /// The ring can't read this file without waiting, and may not wait.
     thread_only: bool,
@@ -165,6 +166,7 @@ impl Sendfile {
             scratch: None,
             reading: None,
             copying: None,
+            nonblocking: false,
             asks_cachestat: true,
             thread_only: false,
             misses: 0,
@@ -182,7 +184,6 @@ impl Sendfile {
             trailer: Payload::default(),
             sent: Sent::default(),
             end: None,
-            checked: false,
         }
     }
 
@@ -221,20 +222,11 @@ impl Sendfile {
 
     /// Why the bytes were copied through memory instead of sent by sendfile(2), if they were: the
     /// error by which the kernel refused that for this file and this socket, or refused to tell
-    /// what of the file is in the page cache. It costs about twice the processor time.
+    /// what of the file is in the page cache; `WouldBlock` when the socket is a blocking one. It costs
+    /// about twice the processor time.
     #[must_use]
     pub fn refusal(&self) -> Option<io::Error> {
         self.body.as_ref().and_then(|body| body.copying).map(io::Error::from)
-    }
-
-    fn check(&mut self) -> Result<(), Step> {
-        self.checked = true;
-        // Bytes from memory are sent by a call that never waits, whatever the socket's mode.
-        if self.body.is_none() || sys::is_nonblocking(self.socket.as_fd()).map_err(failed)? {
-            return Ok(());
-        }
-        let text = "a blocking socket: call set_nonblocking(true) on it before the transfer";
-        Err(Step::Done(Err(io::Error::new(io::ErrorKind::InvalidInput, text))))
     }
 
     /// Takes one step that does not wait, and says how many bytes that sent.
@@ -247,7 +239,7 @@ impl Sendfile {
             self.send_memory(left)
         } else if body.at < body.ready {
             self.send_window(left)
-        } else if body.prepare(left)? {
+        } else if body.prepare(self.socket.as_fd(), left)? {
             Ok(0)
         } else {
             Err(self.finish(End::FileEnded))
@@ -352,7 +344,7 @@ impl Body {
 
     /// Gets the next bytes to where they can be sent from, if that takes no waiting. `false`: the
     /// file has no more.
-    fn prepare(&mut self, left: u64) -> Result<bool, Step> {
+    fn prepare(&mut self, socket: BorrowedFd<'_>, left: u64) -> Result<bool, Step> {
         if self.copying.is_some() || left <= SMALL {
             let length = left.min(window::SMALLEST) as usize;
             match self.stage_now(length) {
@@ -364,6 +356,9 @@ impl Body {
                 Err(Errno(libc::EOPNOTSUPP)) => return Err(self.wait_for(Reading::Stage(length))),
                 Err(errno) => return Err(failed(errno)),
             }
+        }
+        if !self.may_sendfile(socket).map_err(failed)? {
+            return Ok(true);
         }
         let length = self.window.next(self.at, left);
         match self.is_cached(length) {
@@ -380,6 +375,18 @@ impl Body {
             Err(errno) => self.copy(errno),
         }
         Ok(true)
+    }
+
+    /// Whether sendfile(2) does not wait for room in the socket. Asked only of who comes to need it:
+    /// bytes from memory are sent by a call that never waits, whatever the socket's mode.
+    fn may_sendfile(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+        if !self.nonblocking {
+            self.nonblocking = sys::is_nonblocking(socket)?;
+        }
+        if !self.nonblocking {
+            self.copy(Errno(libc::EWOULDBLOCK));
+        }
+        Ok(self.nonblocking)
     }
 
     /// Whether sendfile(2) of the next `length` bytes would find them. An error when nobody tells.
@@ -501,11 +508,6 @@ impl Body {
 
 impl Operation for Sendfile {
     fn advance(&mut self) -> Step {
-        if !self.checked {
-            if let Err(step) = self.check() {
-                return step;
-            }
-        }
         let mut sent = 0;
         while sent < window::LARGEST {
             match self.go() {

@@ -277,14 +277,21 @@ fn the_header_stays_when_nothing_of_the_range_is_there() {
 }
 
 #[test]
-fn a_blocking_socket_is_refused_before_anything_is_sent() {
-    let (server, _client) = UnixStream::pair().unwrap();
-    let file = Arc::new(disk_file(b"data"));
-    let mut op = Sendfile::new(Arc::new(server), file, 0, 4).header("head");
-    let error = drive(&mut op).0.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("set_nonblocking(true)"));
-    assert_eq!(op.sent(), Sent::default());
+fn to_a_blocking_socket_it_is_copied_and_nobody_waits() {
+    let (server, client) = UnixStream::pair().unwrap();
+    let server = Arc::new(server);
+    let data = pattern(3_000_000);
+    let file = Arc::new(disk_file(&data));
+    let op = Sendfile::new(server.clone(), file, 0, data.len() as u64);
+    let mut op = op.header("head").trailer("tail");
+    // Nobody reads: the thread would wait here for ever.
+    assert!(matches!(op.advance(), Step::Writable));
+    let reader = reader(client);
+    let (result, steps) = drive(&mut op);
+    assert_eq!((result.unwrap(), steps.slept), (3_000_008, 0));
+    assert_eq!(op.refusal().unwrap().kind(), io::ErrorKind::WouldBlock);
+    server.shutdown(Shutdown::Write).unwrap();
+    assert!(reader.join().unwrap() == [b"head", data.as_slice(), b"tail"].concat());
 }
 
 #[test]
