@@ -229,3 +229,34 @@ fn small_file_does_not_ask_for_the_mode_of_the_socket() {
     });
     refused.join().unwrap();
 }
+
+#[test]
+fn large_file_goes_without_cachestat_too() {
+    /// Linux 6.5; libc does not know it everywhere.
+    const CACHESTAT: libc::c_long = 451;
+    for_every_errno(|errno| {
+        let (server, mut client) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let (server, data) = (Arc::new(server), vec![7; 3_000_000]);
+        let file = disk_file(&data);
+        let mut bench = Bench::new(Aio::builder().backend(Choice::Pool).threads(1));
+        refuse(CACHESTAT, errno);
+        // A hot one, and one of which nothing was ever read.
+        let cold = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        cold.set_len(1_000_001).unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut got = vec![1; 4_000_009];
+            client.read_exact(&mut got).unwrap();
+            got
+        });
+        bench.submit(Sendfile::new(server.clone(), file, 0, 3_000_000).header("head"), 1);
+        bench.submit(Sendfile::new(server, Arc::new(cold), 0, Sendfile::TO_END).header("next"), 2);
+        let (hot, cold) = (bench.next(), bench.next());
+        assert_eq!((hot.result.unwrap(), cold.result.unwrap()), (3_000_004, 1_000_005));
+        let (Op::Sendfile(hot), Op::Sendfile(cold)) = (hot.op, cold.op) else { panic!() };
+        assert_eq!(hot.misses(), 0, "errno {errno}: all of it is in memory");
+        assert!(hot.refusal().is_none() && cold.refusal().is_none(), "errno {errno}");
+        let sent = [b"head", data.as_slice(), b"next", &[0; 1_000_001]].concat();
+        assert!(reader.join().unwrap() == sent, "errno {errno}");
+    });
+}

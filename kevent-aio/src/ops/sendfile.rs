@@ -75,6 +75,9 @@ pub struct Sendfile {
     trailer: Payload,
     sent: Sent,
     end: Option<End>,
+    /// The kernel was told that more follows at once. It holds what does not fill a segment back for
+    /// it, for 200 ms.
+    corked: bool,
 }
 
 /// The part that comes from a file, and what is known about it.
@@ -184,6 +187,7 @@ impl Sendfile {
             trailer: Payload::default(),
             sent: Sent::default(),
             end: None,
+            corked: false,
         }
     }
 
@@ -269,6 +273,7 @@ impl Sendfile {
             Err(Errno(libc::EAGAIN)) => return Err(Step::Writable),
             Err(errno) => return Err(failed(errno)),
         };
+        self.corked = more;
         let of_header = sent.min(header.len());
         let of_body = (sent - of_header).min(staged.len());
         self.sent.header += of_header as u64;
@@ -299,6 +304,8 @@ impl Sendfile {
             Ok(sent) => {
                 self.sent.body += u64::from(sent);
                 body.at += u64::from(sent);
+                // It says itself that more follows, within what it was asked for.
+                self.corked = body.at < body.ready;
                 if body.at == body.ready {
                     body.window.grow();
                 }
@@ -321,6 +328,53 @@ impl Sendfile {
     fn finish(&mut self, end: End) -> Step {
         self.end = Some(end);
         Step::Done(Ok(self.sent.total()))
+    }
+
+    /// Takes steps that do not wait, as many as one may in a row.
+    fn go_on(&mut self) -> Step {
+        let mut sent = 0;
+        while sent < window::LARGEST {
+            match self.go() {
+                Ok(more) => sent += more,
+                Err(step) => return step,
+            }
+        }
+        Step::Again
+    }
+
+    /// Goes on after a read.
+    fn resume(&mut self, outcome: Outcome) -> Step {
+        let Some(body) = &mut self.body else {
+            return self.go_on();
+        };
+        let Some(reading) = body.reading else {
+            return self.go_on();
+        };
+        match outcome {
+            // The ring does not wait for a file that was opened O_NONBLOCK. A thread does.
+            Err(Errno(libc::EAGAIN)) if !body.thread_only => {
+                body.thread_only = true;
+                return Step::Run;
+            }
+            Err(Errno(libc::EINTR)) => return Step::Run,
+            Err(errno) => return failed(errno),
+            Ok(length) => {
+                body.reading = None;
+                if !body.arrived(reading, length) {
+                    return self.finish(End::FileEnded);
+                }
+            }
+        }
+        self.go_on()
+    }
+
+    /// At the end, whichever it is, nothing stays held back for what does not follow.
+    fn uncorked(&mut self, step: Step) -> Step {
+        if self.corked && matches!(step, Step::Done(_)) {
+            self.corked = false;
+            sys::uncork(self.socket.as_fd());
+        }
+        step
     }
 }
 
@@ -508,14 +562,8 @@ impl Body {
 
 impl Operation for Sendfile {
     fn advance(&mut self) -> Step {
-        let mut sent = 0;
-        while sent < window::LARGEST {
-            match self.go() {
-                Ok(more) => sent += more,
-                Err(step) => return step,
-            }
-        }
-        Step::Again
+        let step = self.go_on();
+        self.uncorked(step)
     }
 
     fn encode(&mut self) -> Option<Entry> {
@@ -527,28 +575,12 @@ impl Operation for Sendfile {
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
-        let Some(body) = &mut self.body else {
-            return self.advance();
-        };
-        let Some(reading) = body.reading else {
-            return self.advance();
-        };
-        match outcome {
-            // The ring does not wait for a file that was opened O_NONBLOCK. A thread does.
-            Err(Errno(libc::EAGAIN)) if !body.thread_only => {
-                body.thread_only = true;
-                return Step::Run;
-            }
-            Err(Errno(libc::EINTR)) => return Step::Run,
-            Err(errno) => return failed(errno),
-            Ok(length) => {
-                body.reading = None;
-                if !body.arrived(reading, length) {
-                    return self.finish(End::FileEnded);
-                }
-            }
-        }
-        self.advance()
+        let step = self.resume(outcome);
+        self.uncorked(step)
+    }
+
+    fn abort(&mut self, reason: io::Error) -> Step {
+        self.uncorked(Step::Done(Err(reason)))
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {

@@ -52,6 +52,16 @@ pub(crate) fn sendfile(
     retry(|| unsafe { libc::sendfile(socket, file, &raw mut offset, count) as i64 })
 }
 
+/// Sends what earlier calls have held back because more was to follow. A socket that is not TCP holds
+/// nothing back, and refuses.
+pub(crate) fn uncork(socket: BorrowedFd<'_>) {
+    let off: libc::c_int = 0;
+    let (value, length) = ((&raw const off).cast(), size_of_val(&off) as libc::socklen_t);
+    let fd = socket.as_raw_fd();
+    // SAFETY: `off` outlives the call, and is as long as it says.
+    unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, value, length) };
+}
+
 /// Whether reads and writes of `fd` fail rather than wait.
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     // SAFETY: this command takes no further argument.

@@ -1,6 +1,6 @@
 //! The state machine by itself, driven by hand: what it does in which step.
 
-#![allow(unsafe_code)] // getrusage(2), posix_fadvise(2), poll(2): nothing safe is at hand.
+#![allow(unsafe_code)] // getrusage(2), posix_fadvise(2), poll(2), ioctl(2): nothing safe is at hand.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -418,4 +418,50 @@ fn a_read_error_ends_the_transfer() {
         transfer(|socket| Sendfile::new(socket, directory, 0, 100).header("head"));
     assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EISDIR));
     assert_eq!((op.end(), got.len()), (None, 0));
+}
+
+/// How many bytes the kernel holds back, of those that the socket has taken. The receiver has room.
+fn held_back(socket: &TcpStream) -> i32 {
+    /// `SIOCOUTQNSD`, which libc does not have.
+    const UNSENT: libc::Ioctl = 0x894b;
+    let mut count = 0_i32;
+    // SAFETY: this command writes an int, which outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), UNSENT, &raw mut count) };
+    assert_eq!(done, 0);
+    count
+}
+
+#[test]
+fn nothing_is_held_back_for_what_does_not_follow() {
+    for cancelled in [false, true] {
+        let (server, mut client) = tcp();
+        let file = Arc::new(disk_file(&pattern(200_000)));
+        let mut op = Sendfile::new(server.clone(), file.clone(), 0, 200_000).header("head");
+        // The header is sent, and the file is about to follow.
+        let body = op.body.as_mut().unwrap();
+        body.prepare(server.as_fd(), 200_000).unwrap();
+        assert_eq!(op.go().unwrap(), 4);
+        assert_eq!(held_back(&server), 4, "the kernel waits for no more");
+        let step = if cancelled {
+            op.abort(io::ErrorKind::TimedOut.into())
+        } else {
+            file.set_len(0).unwrap();
+            op.advance()
+        };
+        assert!(matches!(step, Step::Done(_)), "{step:?}");
+        assert_eq!(held_back(&server), 0);
+        client.read_exact(&mut [0; 4]).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_held_back_when_reading_fails() {
+    let (server, _client) = tcp();
+    let file = Arc::new(disk_file(&pattern(200_000)));
+    let mut op = Sendfile::new(server.clone(), file, 0, 200_000).header("head");
+    op.body.as_mut().unwrap().ready = 100_000;
+    assert_eq!(op.go().unwrap(), 4);
+    op.body.as_mut().unwrap().reading = Some(Reading::Populate(1));
+    assert!(matches!(op.complete(Err(Errno(libc::EIO))), Step::Done(Err(_))));
+    assert_eq!(held_back(&server), 0);
 }
