@@ -141,7 +141,6 @@ impl Aio {
     ///
     /// `WouldBlock` when as many operations are in flight as the capacity allows, `InvalidInput` when
     /// the operation can't be meant. It is given back.
-    #[allow(clippy::result_large_err)] // Giving the operation back is the point.
     pub fn submit(&mut self, op: impl Into<Op>, key: u64) -> Result<Token, SubmitError> {
         self.admit(op.into(), key, None)
     }
@@ -152,7 +151,6 @@ impl Aio {
     /// # Errors
     ///
     /// As [`submit`](Aio::submit).
-    #[allow(clippy::result_large_err)]
     pub fn submit_until(
         &mut self,
         op: impl Into<Op>,
@@ -220,7 +218,6 @@ impl Aio {
         }
     }
 
-    #[allow(clippy::result_large_err)]
     fn admit(&mut self, op: Op, key: u64, deadline: Option<Instant>) -> Result<Token, SubmitError> {
         if self.flights.len() >= self.capacity {
             let text = format!(

@@ -71,7 +71,8 @@ const PROBE_STEP: usize = 64 * 1024;
 pub struct Sendfile {
     socket: Fd,
     header: Payload,
-    body: Option<Body>,
+    /// Boxed, so that an operation is cheap to move, as it is several times.
+    body: Option<Box<Body>>,
     trailer: Payload,
     sent: Sent,
     end: Option<End>,
@@ -174,7 +175,7 @@ impl Sendfile {
             thread_only: false,
             misses: 0,
         };
-        Sendfile { body: Some(body), ..Sendfile::bytes(socket, Payload::default()) }
+        Sendfile { body: Some(Box::new(body)), ..Sendfile::bytes(socket, Payload::default()) }
     }
 
     /// No file: only these bytes. They keep their place among the transfers to this socket.
@@ -571,7 +572,7 @@ impl Operation for Sendfile {
     }
 
     fn run(&mut self) -> Outcome {
-        self.body.as_mut().map_or(Ok(0), Body::run)
+        self.body.as_mut().map_or(Ok(0), |body| body.run())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

@@ -42,7 +42,7 @@ pub struct Statx {
     flags: i32,
     /// Where the kernel writes.
     answer: Box<libc::statx>,
-    stat: Option<Stat>,
+    answered: bool,
 }
 
 impl Statx {
@@ -56,7 +56,7 @@ impl Statx {
     /// without one.
     pub fn at(dir: Option<Fd>, path: impl AsRef<Path>) -> Statx {
         let path = CString::new(path.as_ref().as_os_str().as_bytes()).ok();
-        Statx { dir, path, flags: 0, answer: Box::new(file::blank_statx()), stat: None }
+        Statx { dir, path, flags: 0, answer: Box::new(file::blank_statx()), answered: false }
     }
 
     /// If the path ends in a symbolic link, of that and not of what it leads to.
@@ -76,7 +76,7 @@ impl Statx {
     /// What it found, once it has completed without an error.
     #[must_use]
     pub fn stat(&self) -> Option<Stat> {
-        self.stat
+        self.answered.then(|| Stat::new(&self.answer))
     }
 }
 
@@ -111,7 +111,7 @@ impl Operation for Statx {
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
-        self.stat = outcome.is_ok().then(|| Stat::new(&self.answer));
+        self.answered = outcome.is_ok();
         done(outcome)
     }
 }
@@ -121,7 +121,7 @@ impl fmt::Debug for Statx {
         f.debug_struct("Statx")
             .field("dir", &self.dir.as_ref().map(|dir| dir.as_fd()))
             .field("path", &self.path)
-            .field("stat", &self.stat)
+            .field("stat", &self.stat())
             .finish_non_exhaustive()
     }
 }

@@ -79,7 +79,7 @@ pub struct Chain {
     begun: bool,
     /// The step to begin next; the end of `steps` once it only cleans up.
     next: usize,
-    live: Option<Live>,
+    live: Option<Box<Live>>,
     moved: u64,
     failure: Option<io::Error>,
 }

@@ -32,7 +32,7 @@ enum Doing {
     Fsync(Fsync),
     Fdatasync(Fdatasync),
     Fallocate(Fallocate),
-    Send(Box<Sendfile>),
+    Send(Sendfile),
     /// Of the file which that step has opened.
     Close(Close, usize),
 }
@@ -47,7 +47,7 @@ impl Doing {
             Doing::Fsync(op) => op,
             Doing::Fdatasync(op) => op,
             Doing::Fallocate(op) => op,
-            Doing::Send(op) => op.as_mut(),
+            Doing::Send(op) => op,
             Doing::Close(op, _) => op,
         }
     }
@@ -122,7 +122,7 @@ impl Chain {
                 None => return Step::Done(self.failure.take().map_or(Ok(self.moved), Err)),
                 Some(Step::Done(result)) => {
                     if let Some(live) = self.live.take() {
-                        self.end(live, result);
+                        self.end(*live, result);
                     }
                     step = self.begin();
                 }
@@ -147,7 +147,7 @@ impl Chain {
         } else {
             self.clean_up()?
         };
-        Some(self.live.insert(live).doing.operation().advance())
+        Some(self.live.insert(Box::new(live)).doing.operation().advance())
     }
 
     /// The closing of a file that is still open and not to be kept.
@@ -247,9 +247,9 @@ impl Chain {
             Spec::Sendfile { socket, file, span, header } => {
                 let ((offset, length), header) = (self.span(span)?, self.header(header)?);
                 let send = Sendfile::new(socket, self.file(file)?, offset, length).header(header);
-                Doing::Send(Box::new(send))
+                Doing::Send(send)
             }
-            Spec::Send { socket, bytes } => Doing::Send(Box::new(Sendfile::bytes(socket, bytes))),
+            Spec::Send { socket, bytes } => Doing::Send(Sendfile::bytes(socket, bytes)),
             Spec::Close { file } => self.closing(file)?,
             Spec::Begun => return Err(missing()),
         })
