@@ -32,7 +32,6 @@ use crate::log::Log;
 
 /// What comes out of the queue.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // It is moved once; a box for each completion costs more.
 pub enum Event {
     Ready(ReadyEvent),
     Done(Completion),
