@@ -39,8 +39,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 /// dropped before, it cancels what is in flight and waits for a second at most; what the kernel does not
 /// let go of by then is leaked, as is what a thread of the pool is stuck in.
 ///
-/// After a `fork` the child must not use the engine of its parent: what it submitted would complete
-/// in the parent.
+/// After a `fork` the child must not use the engine of its parent, nor the queue: what it submitted
+/// would complete in the parent, and what it took out the parent would miss. It may drop the engine,
+/// which leaves the parent's operations alone.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -61,6 +61,8 @@ pub(crate) struct Uring {
     refused_since: Option<Instant>,
     /// Nothing is handed over any more.
     broken: bool,
+    /// The process that made it.
+    process: u32,
 }
 
 /// An operation on the ring.
@@ -106,6 +108,7 @@ impl Uring {
             expected: 0,
             refused_since: None,
             broken: false,
+            process: std::process::id(),
         };
         uring.push_entry(&opcode::Nop::new().build().user_data(NOBODY));
         loop {
@@ -279,11 +282,14 @@ impl Uring {
 impl Held {
     fn answer(self, result: i32) -> Reaped {
         let Held { job, opcode, cancelling } = self;
-        let outcome: Outcome = u32::try_from(result).map_err(|_| Errno(result.saturating_neg()));
+        let mut outcome: Outcome =
+            u32::try_from(result).map_err(|_| Errno(result.saturating_neg()));
+        if opcode == opcode::Close::CODE && outcome == Err(Errno(libc::EINTR)) {
+            // The descriptor is closed by then, and closing it again would hit another.
+            outcome = Ok(0);
+        }
         let undone = match outcome {
-            Err(Errno(libc::ECANCELED)) => !cancelling,
-            // Interrupted, but a descriptor is closed by then, and closing it again would hit another.
-            Err(Errno(libc::EINTR)) => !cancelling && opcode != opcode::Close::CODE,
+            Err(Errno(libc::ECANCELED | libc::EINTR)) => !cancelling,
             // Perhaps the operation's own error; then the pool will say the same.
             Err(Errno(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS)) => true,
             _ => false,
@@ -341,6 +347,10 @@ impl Drop for Uring {
     /// Ends what is in flight and waits until the kernel has let go of it; not for ever, though: what
     /// it holds then is leaked, for it may still write there after the ring is closed.
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // A forked child drops its copy. The ring, and what is on it, is still its parent's.
+            return std::mem::take(&mut self.held).into_iter().for_each(std::mem::forget);
+        }
         let deadline = Instant::now() + FAREWELL;
         let tokens: Vec<_> = self.held.iter().flatten().map(|held| held.job.token).collect();
         tokens.into_iter().for_each(|token| self.cancel(token));
@@ -360,5 +370,55 @@ impl Drop for Uring {
             wait_readable(self.as_fd(), 10);
         }
         std::mem::take(&mut self.held).into_iter().flatten().for_each(std::mem::forget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::ops::{Close, Fsync, Op};
+
+    /// What the ring makes of the kernel's answer: an outcome, or nothing when it is undone.
+    fn answer(op: impl Into<Op>, opcode: u8, cancelling: bool, result: i32) -> Option<Outcome> {
+        let job = Job { token: Token::from_bits(1), op: Box::new(op.into()) };
+        match (Held { job, opcode, cancelling }).answer(result) {
+            Reaped::Done(done) => Some(done.outcome),
+            Reaped::Undone(_) => None,
+        }
+    }
+
+    fn of_fsync(cancelling: bool, result: i32) -> Option<Outcome> {
+        let file = std::sync::Arc::new(std::fs::File::open("/dev/null").unwrap());
+        answer(Fsync::new(file), opcode::Fsync::CODE, cancelling, result)
+    }
+
+    #[test]
+    fn cancelled_is_an_answer_only_to_who_asked_for_it() {
+        for errno in [libc::ECANCELED, libc::EINTR] {
+            assert_eq!(of_fsync(true, -errno), Some(Err(Errno(errno))));
+            assert_eq!(of_fsync(false, -errno), None);
+        }
+    }
+
+    #[test]
+    fn what_the_ring_can_not_do_is_undone_and_other_errors_are_answers() {
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS] {
+            assert_eq!(of_fsync(false, -errno), None);
+        }
+        assert_eq!(of_fsync(false, -libc::EIO), Some(Err(Errno(libc::EIO))));
+        assert_eq!(of_fsync(false, 7), Some(Ok(7)));
+        assert_eq!(of_fsync(false, i32::MIN), Some(Err(Errno(i32::MAX))));
+    }
+
+    #[test]
+    fn interrupted_close_has_closed_also_when_it_was_to_be_cancelled() {
+        for cancelling in [false, true] {
+            let (near, _far) = UnixStream::pair().unwrap();
+            let close = Close::new(near);
+            let outcome = answer(close, opcode::Close::CODE, cancelling, -libc::EINTR);
+            assert_eq!(outcome, Some(Ok(0)));
+        }
     }
 }
