@@ -6,17 +6,18 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use common::{Bench, all, honest};
+use common::{Bench, SILENCE, all, honest};
 use kevent_aio::{
-    Close, Completion, Fallocate, Fdatasync, Fsync, Op, Open, Read, ReadVectored, Statx, Way,
-    Write, WriteVectored,
+    Close, Completion, Fallocate, Fdatasync, Fsync, Op, Open, Read, ReadVectored, Sendfile, Statx,
+    Way, Write, WriteVectored,
 };
-use kevent_core::testing::Contract;
+use kevent_core::{Queue, testing::Contract};
 
 fn file_with(content: &[u8]) -> Arc<File> {
     let mut file = tempfile::tempfile().unwrap();
@@ -330,5 +331,51 @@ fn engine_moves_to_another_queue_and_goes_on() {
         assert_eq!(read(other.next()).into_buffer(), b"moved", "{name}");
         bench.turn();
         assert!(bench.queue.is_empty());
+    }
+}
+
+/// The descriptors in the queue's set.
+fn watched(bench: &Bench) -> usize {
+    let path = format!("/proc/self/fdinfo/{}", bench.queue.as_fd().as_raw_fd());
+    let info = std::fs::read_to_string(path).unwrap();
+    info.lines().filter(|line| line.starts_with("tfd:")).count()
+}
+
+#[test]
+fn detached_engine_leaves_nothing_in_the_queue_and_loses_nothing() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let empty = watched(&Bench { queue: Queue::new().unwrap(), id: bench.id });
+        // A read that waits, a transfer whose client is slow, and one that is done and not taken.
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        let (server, mut client) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let (reader, server) = (Arc::new(reader), Arc::new(server));
+        bench.submit(Read::new(reader.clone(), 0, Vec::with_capacity(9)), 1);
+        bench.submit(Sendfile::bytes(server.clone(), pattern(1_000_000)), 2);
+        bench.submit(Sendfile::bytes(server.clone(), "behind it"), 3);
+        bench.turn();
+        assert!(watched(&bench) > empty, "{name}");
+        let id = bench.id;
+        let aio = bench.queue.detach(id).unwrap();
+        assert_eq!(watched(&bench), empty, "{name}");
+        // What happens while the engine is in no queue is not lost.
+        writer.write_all(b"meanwhile").unwrap();
+        let received = std::thread::spawn(move || {
+            let mut all = vec![0; 1_000_009];
+            std::io::Read::read_exact(&mut client, &mut all).unwrap();
+            all
+        });
+        assert!(bench.next_within(SILENCE).is_none(), "{name}: it is not in that queue any more");
+        let mut other = Bench::around(aio);
+        let mut keys: Vec<_> = (0..3).map(|_| other.next().key).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [1, 2, 3], "{name}");
+        assert!(received.join().unwrap().ends_with(b"behind it"), "{name}");
+        drop(other);
+        // A thread of the pool may hold on to its job a moment longer.
+        while Arc::strong_count(&reader) + Arc::strong_count(&server) > 2 {
+            std::thread::yield_now();
+        }
     }
 }

@@ -197,11 +197,13 @@ fn ring_that_can_not_be_entered_is_dropped_in_time() {
     let dropped = std::thread::spawn(|| {
         let mut bench = Bench::around(Aio::new().unwrap());
         let (reader, writer) = UnixStream::pair().unwrap();
-        bench.submit(Read::new(Arc::new(reader), 0, Vec::with_capacity(10)), 1);
+        let reader = Arc::new(reader);
+        bench.submit(Read::new(reader.clone(), 0, Vec::with_capacity(10)), 1);
         bench.turn();
         refuse(ENTER, libc::EPERM);
         let begin = Instant::now();
         drop(bench);
+        assert_eq!(Arc::strong_count(&reader), 2, "freed, and the kernel may still write there");
         drop(writer);
         begin.elapsed()
     });
