@@ -227,6 +227,10 @@ fn nonsense_is_refused_with_a_reason_and_given_back() {
         assert!(refused.to_string().contains("zero byte"), "{refused}");
         let refused = bench.aio().submit(Fallocate::new(file.clone(), 1 << 62, 1 << 62), 1);
         assert!(refused.is_err());
+        let socket = Arc::new(UnixStream::pair().unwrap().0);
+        let beyond = Sendfile::new(socket, file.clone(), 1 << 63, 1);
+        let refused = bench.aio().submit(beyond, 1).unwrap_err();
+        assert!(refused.to_string().contains("9223372036854775808"), "{refused}");
         let many = vec![b"x".to_vec(); 1025];
         assert!(bench.aio().submit(WriteVectored::new(file, 0, many), 1).is_err());
         assert_eq!(bench.aio().in_flight(), 0);

@@ -53,4 +53,13 @@ fn files_that_nobody_takes_are_closed() {
         drop(bench);
         becomes(nothing, "an engine that was dropped");
     }
+    for (_, builder) in honest() {
+        let nothing = open_descriptors();
+        let mut bench = Bench::new(builder);
+        for key in 0..50 {
+            bench.submit(Open::new("/dev/null"), key);
+        }
+        drop(bench);
+        becomes(nothing, "an engine that was dropped before it handed them over");
+    }
 }

@@ -262,3 +262,44 @@ fn a_blocking_socket_that_is_full_stops_nobody() {
         assert!(reader.join().unwrap() == data);
     }
 }
+
+#[test]
+fn a_peer_that_leaves_ends_all_that_wait_for_it_in_their_order() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, client) = unix();
+        for key in 0..4 {
+            let file = disk_file(&pattern(1_000_000, 1));
+            let op = Sendfile::new(server.clone(), file, 0, 1_000_000).header("head");
+            queue[aio].submit(op, key).unwrap();
+        }
+        assert_eq!(queue.wait(Duration::from_millis(20)).unwrap(), 0);
+        drop(client);
+        for key in 0..4 {
+            let completion = next(&mut queue);
+            assert_eq!(completion.key, key);
+            assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(sendfile(completion.op).sent().total() > 0, key == 0);
+        }
+        assert_eq!(Arc::strong_count(&server), 1);
+    }
+}
+
+#[test]
+fn a_deadline_behind_others_passes_over_and_keeps_their_order() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, client) = unix();
+        let bytes = |text: &str, times| Sendfile::bytes(server.clone(), text.repeat(times));
+        queue[aio].submit(bytes("a", 1_000_000), 1).unwrap();
+        queue[aio].submit_until(bytes("b", 1), 2, Instant::now()).unwrap();
+        queue[aio].submit(bytes("c", 1), 3).unwrap();
+        let completion = next(&mut queue);
+        assert_eq!((completion.key, completion.was_cancelled()), (2, false));
+        assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let reader = reader(client);
+        assert_eq!((next(&mut queue).key, next(&mut queue).key), (1, 3));
+        server.shutdown(Shutdown::Write).unwrap();
+        assert!(reader.join().unwrap().ends_with(b"aac"));
+    }
+}

@@ -23,6 +23,7 @@ use io_uring::{opcode, types};
 
 use crate::buffer::Filling;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::ops::check_range;
 use crate::ops::payload::Payload;
 use crate::ops::window::{self, Window};
 use crate::sys::sendfile as sys;
@@ -562,6 +563,10 @@ impl Body {
 }
 
 impl Operation for Sendfile {
+    fn check(&self) -> io::Result<()> {
+        self.body.as_ref().map_or(Ok(()), |body| check_range(body.at, 0))
+    }
+
     fn advance(&mut self) -> Step {
         let step = self.go_on();
         self.uncorked(step)

@@ -247,6 +247,7 @@ impl Chain {
             Spec::Sendfile { socket, file, span, header } => {
                 let ((offset, length), header) = (self.span(span)?, self.header(header)?);
                 let send = Sendfile::new(socket, self.file(file)?, offset, length).header(header);
+                send.check()?;
                 Doing::Send(send)
             }
             Spec::Send { socket, bytes } => Doing::Send(Sendfile::bytes(socket, bytes)),
