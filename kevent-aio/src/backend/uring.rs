@@ -395,6 +395,24 @@ mod tests {
     }
 
     #[test]
+    fn try_again_is_not_believed_for_a_while_and_refusals_at_once() {
+        let Ok(mut uring) = Uring::new(8) else {
+            println!("skipped: no ring can be had here");
+            return;
+        };
+        for errno in [libc::EAGAIN, libc::EBUSY, libc::EINTR] {
+            uring.refused_since = None;
+            assert!(uring.refused(Errno(errno)).is_ok() && uring.works());
+        }
+        uring.refused_since = Instant::now().checked_sub(PATIENCE);
+        let refusal = uring.refused(Errno(libc::EBUSY)).unwrap_err();
+        assert_eq!((refusal.call(), refusal.errno()), (Call::Enter, libc::EBUSY));
+        assert!(!uring.works());
+        let Ok(mut uring) = Uring::new(8) else { return };
+        assert!(uring.refused(Errno(libc::EPERM)).is_err() && !uring.works());
+    }
+
+    #[test]
     fn cancelled_is_an_answer_only_to_who_asked_for_it() {
         for errno in [libc::ECANCELED, libc::EINTR] {
             assert_eq!(of_fsync(true, -errno), Some(Err(Errno(errno))));
