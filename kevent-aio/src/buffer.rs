@@ -141,6 +141,17 @@ mod tests {
     }
 
     #[test]
+    fn one_call_is_offered_no_more_than_it_takes() {
+        let mut vec = Vec::new();
+        // Addresses only: nothing touches them.
+        if vec.try_reserve_exact(MOST + 10).is_err() {
+            println!("skipped: no address space for two GiB");
+            return;
+        }
+        assert_eq!(Filling::new(vec).room().len(), MOST);
+    }
+
+    #[test]
     fn filling_forgets_what_the_vector_held() {
         let buffer = Filling::new(vec![1, 2, 3]);
         assert!(buffer.as_slice().is_empty());

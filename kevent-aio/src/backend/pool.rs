@@ -201,3 +201,71 @@ impl fmt::Debug for Pool {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::ops::Open;
+
+    /// How many descriptors of this process are open on that file.
+    fn open_on(path: &Path) -> usize {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        entries.filter(|e| std::fs::read_link(e.path()).is_ok_and(|at| at == path)).count()
+    }
+
+    #[test]
+    fn jobs_begin_in_order_on_no_more_threads_than_allowed() {
+        for limit in [1, 3] {
+            let pool = Pool::new(limit, None);
+            let start = |bits| {
+                let op = Box::new(Op::from(Open::new("/dev/null")));
+                assert!(pool.start(Job { token: Token::from_bits(bits), op }).is_ok());
+                assert!(lock(&pool.shared.jobs).threads <= limit);
+            };
+            (0..100).for_each(start);
+            let mut done = Vec::new();
+            while done.len() < 100 {
+                pool.reap(&mut done);
+                std::thread::yield_now();
+            }
+            let order = done.iter().map(|done| done.job.token.to_bits());
+            assert!(limit > 1 || order.eq(0..100));
+        }
+    }
+
+    #[test]
+    fn pool_that_goes_away_ends_what_runs_closes_what_that_opened_and_begins_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("file");
+        std::fs::write(&path, "").unwrap();
+        let ran = Arc::new(AtomicU32::new(0));
+        let (begun, wait_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let gate = Mutex::new((begun, released));
+        let counter = Arc::clone(&ran);
+        let runner: Runner = Arc::new(move |op| {
+            let gate = lock(&gate);
+            gate.0.send(()).unwrap();
+            let _ = gate.1.recv();
+            counter.fetch_add(1, Ordering::Relaxed);
+            op.run()
+        });
+        let pool = Pool::new(1, Some(runner));
+        for bits in 0..3 {
+            let op = Box::new(Op::from(Open::new(&path)));
+            assert!(pool.start(Job { token: Token::from_bits(bits), op }).is_ok());
+        }
+        wait_begun.recv().unwrap();
+        drop(pool);
+        drop(release);
+        // The thread has the last hold on the runner, and that on the counter.
+        while Arc::strong_count(&ran) > 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!((ran.load(Ordering::Relaxed), open_on(&path)), (1, 0));
+    }
+}
