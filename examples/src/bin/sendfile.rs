@@ -15,7 +15,7 @@ use kevent_net::{Interest, Mode, Readiness, socket};
 
 enum Event {
     Client,
-    Sent(Box<Completion>),
+    Sent(Completion),
 }
 
 fn main() -> io::Result<()> {
@@ -27,7 +27,7 @@ fn main() -> io::Result<()> {
 
     let mut queue = Queue::new()?;
     let readiness = queue.attach(Readiness::new(), |_| Event::Client)?;
-    let aio = queue.attach(Aio::new()?, |done| Event::Sent(Box::new(done)))?;
+    let aio = queue.attach(Aio::new()?, Event::Sent)?;
     let listener = socket::listen(address)?;
     queue[readiness].register(&listener, Interest::READABLE, Mode::Level, 0)?;
     println!("listening on {}", listener.local_addr()?);
