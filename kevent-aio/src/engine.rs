@@ -699,6 +699,49 @@ mod tests {
     use super::*;
     use crate::ops::Read;
 
+    /// An engine on a pool of one thread, with what that makes of the operations.
+    fn queue_with_pool(
+        run: impl Fn(&mut Op) -> Outcome + Send + Sync + 'static,
+    ) -> (Queue<Completion>, kevent_core::SourceId<Aio>) {
+        let mut queue = Queue::new().unwrap();
+        let aio = Aio::assemble(None, None, Pool::new(1, Some(Arc::new(run))), 1000);
+        let id = queue.attach(aio, |completion| completion).unwrap();
+        (queue, id)
+    }
+
+    #[test]
+    fn error_that_says_cancelled_is_the_operations_own_when_nobody_cancelled() {
+        for errno in [libc::ECANCELED, libc::EINTR] {
+            let (mut queue, id) = queue_with_pool(move |_| Err(Errno(errno)));
+            let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
+            queue[id].submit(crate::ops::Fsync::new(file), 1).unwrap();
+            let completion = next(&mut queue);
+            assert!(!completion.was_cancelled());
+            assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(errno));
+        }
+    }
+
+    #[test]
+    fn engine_knows_how_many_operations_the_pool_has() {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
+        let (mut queue, id) = queue_with_pool(move |op| {
+            let _ = released.lock().unwrap().recv();
+            op.run()
+        });
+        let opens = (0..5).map(|key| queue[id].submit(crate::ops::Open::new("/dev/null"), key));
+        let tokens: Vec<_> = opens.map(Result::unwrap).collect();
+        assert_eq!(queue[id].on_pool, 5);
+        // The first may have begun.
+        for token in tokens {
+            queue[id].cancel(token);
+        }
+        assert!(queue[id].on_pool <= 1);
+        drop(release);
+        (0..5).for_each(|_| drop(next(&mut queue)));
+        assert_eq!((queue[id].on_pool, queue[id].in_flight()), (0, 0));
+    }
+
     /// An engine that takes far more than its ring holds.
     fn queue_with_small_ring() -> Option<(Queue<Completion>, kevent_core::SourceId<Aio>)> {
         let ring = match Uring::new(8) {

@@ -141,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn socket_can_be_waited_for_again_after_its_line_has_ended() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let mut sockets = Sockets::default();
+        for bits in 0..3 {
+            sockets.join(near.as_raw_fd(), token(bits));
+            sockets.arm(near.as_fd()).unwrap();
+            assert_eq!(sockets.leave(near.as_fd(), token(bits)), None);
+        }
+        let mut ready = VecDeque::new();
+        sockets.look(&mut ready).unwrap();
+        assert!(ready.is_empty(), "nobody waits for it");
+    }
+
+    #[test]
     fn socket_whose_peer_is_gone_is_told() {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
