@@ -327,7 +327,6 @@ impl Aio {
         for job in jobs {
             self.run_instead(job);
         }
-        self.refill();
     }
 
     /// Moves what waits for room to the ring, as far as there is room.
@@ -740,6 +739,16 @@ mod tests {
         drop(release);
         (0..5).for_each(|_| drop(next(&mut queue)));
         assert_eq!((queue[id].on_pool, queue[id].in_flight()), (0, 0));
+    }
+
+    #[test]
+    fn deadline_of_what_is_done_in_time_is_forgotten() {
+        let (mut queue, id) = queue_with_pool(Operation::run);
+        let later = Instant::now() + Duration::from_secs(3600);
+        queue[id].submit_until(crate::ops::Open::new("/dev/null"), 1, later).unwrap();
+        assert_eq!(queue[id].deadlines.len(), 1);
+        next(&mut queue).result.unwrap();
+        assert!(queue[id].deadlines.is_empty());
     }
 
     /// An engine that takes far more than its ring holds.

@@ -190,6 +190,23 @@ fn calls_refused_later_lose_nothing() {
 }
 
 #[test]
+fn cancelled_before_the_ring_is_lost_it_is_not_begun_on_the_pool() {
+    if !ring_is_there() {
+        return;
+    }
+    let case = std::thread::spawn(|| {
+        let mut bench = Bench::around(Aio::new().unwrap());
+        let (reader, _writer) = UnixStream::pair().unwrap();
+        let token = bench.submit(Read::new(Arc::new(reader), 0, Vec::with_capacity(10)), 1);
+        bench.aio().cancel(token);
+        refuse(ENTER, libc::EPERM);
+        assert!(bench.next().was_cancelled());
+        assert_eq!(bench.aio().report().counters.pool, 0);
+    });
+    case.join().unwrap();
+}
+
+#[test]
 fn ring_that_can_not_be_entered_is_dropped_in_time() {
     if !ring_is_there() {
         return;

@@ -376,6 +376,24 @@ fn what_sendfile_refuses_is_copied() {
 }
 
 #[test]
+fn a_file_that_claims_to_be_longer_than_it_is_ends_where_it_ends() {
+    // All files of sysfs claim to have 4,096 bytes.
+    let path = "/sys/kernel/uevent_seqnum";
+    let Ok(file) = File::open(path) else {
+        println!("skipped: no {path}");
+        return;
+    };
+    let file = Arc::new(file);
+    let (op, result, _, got) = transfer(|socket| {
+        let whole = Sendfile::new(socket, file.clone(), 0, Sendfile::TO_END);
+        whole.header("head").trailer("tail")
+    });
+    assert_eq!((result.unwrap(), op.end()), (got.len() as u64, Some(End::Complete)));
+    assert!(got.starts_with(b"head") && got.ends_with(b"\ntail"), "{got:?}");
+    assert!(got.len() < 100);
+}
+
+#[test]
 fn without_cachestat_the_file_is_probed() {
     let data = pattern(3_000_000);
     let file = disk_file(&data);
