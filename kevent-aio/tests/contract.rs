@@ -358,11 +358,14 @@ fn detached_engine_leaves_nothing_in_the_queue_and_loses_nothing() {
         bench.submit(Read::new(reader.clone(), 0, Vec::with_capacity(9)), 1);
         bench.submit(Sendfile::bytes(server.clone(), pattern(1_000_000)), 2);
         bench.submit(Sendfile::bytes(server.clone(), "behind it"), 3);
+        bench.submit(Statx::of(reader.clone()), 4);
         bench.turn();
+        assert_eq!((bench.queue.len(), bench.aio().in_flight()), (1, 4), "{name}");
         assert!(watched(&bench) > empty, "{name}");
         let id = bench.id;
         let aio = bench.queue.detach(id).unwrap();
         assert_eq!(watched(&bench), empty, "{name}");
+        assert_eq!(aio.in_flight(), 3, "{name}: what is in the queue goes with the queue");
         // What happens while the engine is in no queue is not lost.
         writer.write_all(b"meanwhile").unwrap();
         let received = std::thread::spawn(move || {

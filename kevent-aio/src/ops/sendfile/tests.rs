@@ -483,3 +483,89 @@ fn nothing_is_held_back_when_reading_fails() {
     assert!(matches!(op.complete(Err(Errno(libc::EIO))), Step::Done(Err(_))));
     assert_eq!(held_back(&server), 0);
 }
+
+#[test]
+fn what_is_evicted_while_the_socket_is_full_is_not_waited_for() {
+    let (server, client) = UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let (server, data) = (Arc::new(server), pattern(4_000_000));
+    let file = Arc::new(disk_file(&data));
+    let mut op = Sendfile::new(server.clone(), file.clone(), 0, data.len() as u64);
+    assert!(matches!(op.advance(), Step::Writable));
+    // What the socket holds stays in memory.
+    evict(&file);
+    let at = op.sent().body.next_multiple_of(4096);
+    if residency::cached_pages(file.as_fd(), at, 4_000_000 - at) != Ok(0) {
+        println!("skipped: the file can't be taken out of the page cache here");
+        return;
+    }
+    let reader = reader(client);
+    let (result, steps) = drive(&mut op);
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((result.unwrap(), steps.slept), (4_000_000, 0));
+    assert!(reader.join().unwrap() == data);
+}
+
+#[test]
+fn the_window_follows_the_pace_of_the_socket() {
+    let (server, _client) = UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let server = Arc::new(server);
+    let file = Arc::new(disk_file(&pattern(4_000_000)));
+    let mut op = Sendfile::new(server.clone(), file, 0, 4_000_000);
+    let size = |op: &Sendfile| op.body.as_ref().unwrap().window.next(0, u64::MAX);
+    let first = size(&op);
+    op.body.as_mut().unwrap().ready = 4096;
+    assert_eq!(op.go().unwrap(), 4096);
+    assert_eq!(size(&op), 2 * first, "all that was ready has been sent");
+    while (&*server).write(&[0; 65_536]).is_ok() {}
+    assert!(matches!(op.advance(), Step::Writable));
+    assert_eq!(size(&op), first, "the socket did not take it");
+}
+
+#[test]
+fn without_cachestat_what_is_missing_in_the_middle_is_found_out() {
+    let file = Arc::new(disk_file(&pattern(1_000_000)));
+    if !evict(&file) {
+        println!("skipped: the file can't be taken out of the page cache here");
+        return;
+    }
+    // SAFETY: takes no pointers.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+    for last in [0, 131_071] {
+        file.read_exact_at(&mut [0], last).unwrap();
+    }
+    let socket = Arc::new(UnixStream::pair().unwrap().0);
+    let mut op = Sendfile::new(socket, file.clone(), 0, 1_000_000);
+    let body = op.body.as_mut().unwrap();
+    body.asks_cachestat = false;
+    let told = body.is_cached(131_072).unwrap();
+    // Asking begins the reading of what is missing; a disk may be as fast as that.
+    let middle = residency::cached_pages(file.as_fd(), 65_536, 4096);
+    assert!(!told || middle == Ok(1), "{middle:?}");
+}
+
+#[test]
+fn a_file_that_the_ring_can_not_read_without_waiting_goes_to_a_thread() {
+    let (server, _client) = tcp();
+    let file = Arc::new(disk_file(&pattern(1000)));
+    let mut op = Sendfile::new(server, file, 0, 1000);
+    op.body.as_mut().unwrap().reading = Some(Reading::Stage(1000));
+    assert!(op.encode().is_some());
+    assert!(matches!(op.complete(Err(Errno(libc::EAGAIN))), Step::Run));
+    assert!(op.encode().is_none());
+    let outcome = op.run();
+    assert!(matches!(op.complete(outcome), Step::Done(Ok(1000))));
+}
+
+#[test]
+fn what_a_file_grows_by_comes_before_the_trailer() {
+    let file = Arc::new(disk_file(b"small"));
+    let (_, result, _, got) = transfer(|socket| {
+        let mut op = Sendfile::new(socket, file.clone(), 0, Sendfile::TO_END).trailer("tail");
+        assert_eq!(op.go().unwrap(), 0, "it is read, and not sent");
+        file.write_all_at(b" no more ", 5).unwrap();
+        op
+    });
+    assert_eq!((result.unwrap(), got.as_slice()), (18, b"small no more tail".as_slice()));
+}
