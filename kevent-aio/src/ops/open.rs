@@ -203,3 +203,21 @@ impl fmt::Debug for Open {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rename_during_a_scoped_walk_is_tried_again_and_not_for_ever() {
+        let eagain = Err(Errno(libc::EAGAIN));
+        for mut open in [Open::new("x").beneath(), Open::new("x").in_root()] {
+            for _ in 0..RETRIES {
+                assert!(matches!(open.complete(eagain), Step::Run));
+            }
+            assert!(matches!(open.complete(eagain), Step::Done(Err(_))));
+        }
+        let mut open = Open::new("x").no_symlinks();
+        assert!(matches!(open.complete(eagain), Step::Done(Err(_))), "no scope, no reason");
+    }
+}

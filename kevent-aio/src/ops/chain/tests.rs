@@ -180,3 +180,53 @@ fn a_file_that_is_cut_between_looking_and_sending_fails_the_step() {
     assert_eq!(chain.sent(sent).unwrap().body, 4);
     assert_eq!((chain.moved(), open_on(&path)), (4, 0));
 }
+
+#[test]
+fn aborted_while_it_cleans_up_it_goes_on_with_that() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("from");
+    let mut chain = Chain::new();
+    let file = chain.open(Open::new(&path));
+    chain.fsync(file);
+    chain.close(file);
+    assert!(matches!(chain.advance(), Step::Run));
+    let outcome = chain.run();
+    assert!(matches!(chain.complete(outcome), Step::Run));
+    assert!(matches!(chain.complete(Err(Errno(libc::EIO))), Step::Run), "the clean-up");
+    assert!(matches!(chain.abort(io::ErrorKind::TimedOut.into()), Step::Run));
+    assert_eq!(open_on(&path), 1, "closing is left to a backend");
+    let outcome = chain.run();
+    let step = chain.complete(outcome);
+    assert!(matches!(step, Step::Done(Err(e)) if e.raw_os_error() == Some(libc::EIO)));
+    let closed = chain.report().last().unwrap();
+    assert!(closed.cleanup && matches!(closed.result, StepResult::Done(0)), "{closed:?}");
+    assert_eq!(open_on(&path), 0);
+}
+
+#[test]
+fn a_clean_up_that_fails_does_not_fail_the_chain() {
+    let bench = Bench::new();
+    let mut chain = Chain::new();
+    chain.open(Open::new(bench.dir.path().join("from")));
+    assert!(matches!(chain.advance(), Step::Run));
+    let outcome = chain.run();
+    assert!(matches!(chain.complete(outcome), Step::Run));
+    assert!(chain.run().is_ok());
+    assert!(matches!(chain.complete(Err(Errno(libc::EIO))), Step::Done(Ok(0))));
+    assert!(chain.failed().is_none());
+}
+
+#[test]
+fn a_write_that_moves_nothing_fails_the_step() {
+    let bench = Bench::new();
+    let mut chain = Chain::new();
+    let file = chain.open(Open::new(bench.dir.path().join("new")).write_only().create(0o600));
+    chain.write(file, 0, "some");
+    assert!(matches!(chain.advance(), Step::Run));
+    let outcome = chain.run();
+    assert!(matches!(chain.complete(outcome), Step::Run));
+    assert!(matches!(chain.complete(Ok(0)), Step::Run), "the clean-up");
+    let (at, failed) = chain.failed().unwrap();
+    let StepResult::Failed(error) = &failed.result else { panic!("{failed:?}") };
+    assert_eq!((at, error.kind()), (1, io::ErrorKind::WriteZero));
+}
