@@ -278,6 +278,7 @@ fn full_engine_gives_the_operation_back() {
                     Ok(_) => next += 1,
                     Err(refused) => {
                         assert_eq!(refused.error.kind(), std::io::ErrorKind::WouldBlock);
+                        assert_eq!(bench.aio().in_flight(), 64, "{name}");
                         waiting = Some(refused.op);
                         refusals += 1;
                         break;
