@@ -458,6 +458,8 @@ fn start_child(role: &str) -> Child {
 #[test]
 fn child_program() {
     let Ok(role) = std::env::var(ROLE) else { return };
+    // A shell starts what runs in the background with SIGINT ignored.
+    set_disposition(Signal::INT, libc::SIG_DFL);
     let (mut queue, id) = queue_of(4, []);
     let token = queue[id].add(Signal::INT).unwrap();
     println!("ready");
