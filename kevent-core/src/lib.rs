@@ -16,6 +16,7 @@ compile_error!(
     "kevent makes one whole of what Linux has (epoll, timerfd, pidfd, io_uring): it runs on Linux only"
 );
 
+mod numbers;
 mod poll;
 mod queue;
 mod ring;

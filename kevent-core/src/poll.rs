@@ -311,6 +311,18 @@ impl PollSet {
         deleted.map_err(|error| closed_is_gone(error, fd))
     }
 
+    /// Takes out all that the source has in the set. What was closed is out of reach: the kernel has
+    /// dropped it, or it lives on through a duplicate.
+    pub(crate) fn clear(&self) {
+        self.owners.lock().retain(|fd, data| {
+            let mine = unpack(*data).0 == self.source;
+            if mine {
+                let _ = self.control(Change::Delete, *fd, 0, 0);
+            }
+            !mine
+        });
+    }
+
     fn control(&self, change: Change, fd: RawFd, flags: u32, data: u64) -> io::Result<()> {
         epoll::control(&self.poller, change, fd, flags, data)
     }

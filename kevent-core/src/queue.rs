@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::numbers::Numbers;
 use crate::poll::{PollKey, PollSet, Ready};
 use crate::ring::Ring;
 use crate::sink::{Entry, RingSink};
@@ -77,6 +78,7 @@ pub struct Queue<E> {
     ring: Ring<Entry<E>>,
     waiter: Waiter,
     sources: Table<Attached<E>>,
+    numbers: Numbers,
     /// The sources in the order of attachment; turns begin at each in its turn.
     order: Vec<Token>,
     first: usize,
@@ -94,6 +96,8 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 /// A source and whether it may have something.
 struct Attached<E> {
     source: Box<dyn AnySource<E>>,
+    /// Its number in the poll set.
+    number: u16,
     pending: bool,
 }
 
@@ -117,6 +121,7 @@ impl<E: 'static> Queue<E> {
             ring: Ring::new(capacity),
             waiter: Waiter::new()?,
             sources: Table::new(),
+            numbers: Numbers::default(),
             order: Vec::new(),
             first: 0,
             budget: usize::MAX,
@@ -138,19 +143,12 @@ impl<E: 'static> Queue<E> {
         wrap: impl FnMut(S::Item) -> E + Send + 'static,
     ) -> io::Result<SourceId<S>> {
         let source = Box::new(Wrapped { source, wrap });
-        let token = self.sources.insert(Attached { source, pending: true });
-        let attached = match u16::try_from(token.slot()) {
-            Ok(number) if number != u16::MAX => {
-                let poll_set = self.waiter.poll_set(number);
-                self.sources.get_mut(token).map_or(Ok(()), |s| s.source.attach(&poll_set))
-            }
-            _ => Err(io::Error::new(
-                io::ErrorKind::QuotaExceeded,
-                "a queue takes 65,535 sources; use a second queue inside this one",
-            )),
-        };
-        if let Err(error) = attached {
-            self.sources.remove(token);
+        let token = self.sources.try_insert_with(|token| {
+            let number = self.numbers.give(token).ok_or_else(too_many_sources)?;
+            Ok::<_, io::Error>(Attached { source, number, pending: true })
+        })?;
+        if let Err(error) = self.connect(token) {
+            self.disconnect(token);
             return Err(error);
         }
         self.order.push(token);
@@ -162,11 +160,24 @@ impl<E: 'static> Queue<E> {
     /// in the ring. `None` when it is detached already.
     pub fn detach<S: Source>(&mut self, id: SourceId<S>) -> Option<S> {
         // An id may come from another queue.
-        self.get_mut(id)?;
-        let mut attached = self.sources.remove(id.token)?;
+        self.get_mut(id)?.detach();
         self.order.retain(|token| *token != id.token);
-        attached.source.detach();
+        let attached = self.disconnect(id.token)?;
         attached.source.into_any().downcast().ok().map(|source| *source)
+    }
+
+    /// Gives a source its share of the poll set.
+    fn connect(&mut self, source: Token) -> io::Result<()> {
+        let Some(attached) = self.sources.get_mut(source) else { return Ok(()) };
+        attached.source.attach(&self.waiter.poll_set(attached.number))
+    }
+
+    /// Takes a source out, and out of the poll set what it left there.
+    fn disconnect(&mut self, source: Token) -> Option<Attached<E>> {
+        let attached = self.sources.remove(source)?;
+        self.waiter.poll_set(attached.number).clear();
+        self.numbers.take_back(attached.number);
+        Some(attached)
     }
 
     /// The source behind `id`; `None` when it is detached or of another queue.
@@ -298,9 +309,12 @@ impl<E: 'static> Queue<E> {
         self.stats.polls += 1;
         self.waiter.wait(timeout)?;
         for (number, key, ready) in self.waiter.found() {
-            if let Some(attached) = self.sources.in_slot_mut(number.into()) {
+            let source = self.numbers.source(number);
+            if let Some(attached) = source.and_then(|source| self.sources.get_mut(source)) {
                 attached.source.ready(key, ready);
                 attached.pending = true;
+            } else {
+                self.stats.strays += 1;
             }
         }
         self.collect()
@@ -418,6 +432,20 @@ pub struct Stats {
     pub refused: u64,
     /// Looks at the kernel, each one system call.
     pub polls: u64,
+    /// How often the kernel spoke of a descriptor of a source that is detached.
+    ///
+    /// That takes one that was closed while it was in the queue's set and a duplicate of it is open
+    /// somewhere: nobody can take it out any more, until the duplicate is closed. If it is
+    /// level-triggered and stays ready, every wait looks again at once: a number that grows all the
+    /// time explains a busy processor.
+    pub strays: u64,
+}
+
+fn too_many_sources() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::QuotaExceeded,
+        "a queue takes 65,535 sources; use a second queue inside this one",
+    )
 }
 
 /// Names a source of a queue, and its type.
@@ -470,7 +498,6 @@ trait AnySource<E>: Send {
     /// Says whether the ring refused something.
     fn drain(&mut self, ring: &mut Ring<Entry<E>>, source: Token) -> io::Result<bool>;
     fn deliver(&mut self, token: Token) -> bool;
-    fn detach(&mut self);
     fn name(&self) -> &'static str;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -510,10 +537,6 @@ impl<E, S: Source, W: FnMut(S::Item) -> E + Send + 'static> AnySource<E> for Wra
 
     fn deliver(&mut self, token: Token) -> bool {
         self.source.deliver(token)
-    }
-
-    fn detach(&mut self) {
-        self.source.detach();
     }
 
     fn name(&self) -> &'static str {

@@ -102,9 +102,12 @@ pub trait Source: Send + 'static {
         true
     }
 
-    /// The source leaves the queue and goes back to the user, who may keep it: take the descriptors
-    /// out of the poll set. One that stays in and becomes readable keeps the queue from sleeping,
-    /// until it is closed.
+    /// The source leaves the queue and goes back to the user, who may keep it, and attach it
+    /// elsewhere: drop the poll set. What is in the ring is lost there; a source that can, tells it
+    /// again in its next queue.
+    ///
+    /// The queue takes the source's descriptors out of the poll set after this, so one that is to be
+    /// closed now is to be deleted first: closed while a duplicate is open, it could not be taken out.
     fn detach(&mut self) {}
 }
 

@@ -441,6 +441,78 @@ fn detached_source_comes_back_and_its_events_do_not_come_out() {
     assert!(queue.get(second).is_some());
 }
 
+/// Has one descriptor, and leaves it in the set: open, or closed while a duplicate is open.
+struct Leaver {
+    socket: Option<UnixStream>,
+    closes: bool,
+    heard: usize,
+}
+
+impl Leaver {
+    fn pair(closes: bool) -> (Leaver, UnixStream) {
+        let (socket, other) = UnixStream::pair().unwrap();
+        (Leaver { socket: Some(socket), closes, heard: 0 }, other)
+    }
+}
+
+impl Source for Leaver {
+    type Item = u64;
+
+    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        poll_set.add(socket.as_fd(), PollKey::default(), Interest::READABLE, Trigger::Level)
+    }
+
+    fn ready(&mut self, _: PollKey, _: Ready) {
+        self.heard += 1;
+    }
+
+    fn drain(&mut self, _: &mut impl Sink<u64>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn detach(&mut self) {
+        if self.closes {
+            self.socket = None;
+        }
+    }
+}
+
+#[test]
+fn descriptor_that_a_detached_source_left_in_the_set_is_taken_out() {
+    let (mut queue, _poster) = queue_of(4);
+    let (leaver, mut other) = Leaver::pair(false);
+    let id = queue.attach(leaver, |n| n).unwrap();
+    other.write_all(b"x").unwrap();
+    let _kept = queue.detach(id).unwrap();
+    assert_eq!(queue.wait(5 * MS).unwrap(), 0);
+    assert!(queue.stats().polls < 5, "it keeps the queue awake: {:?}", queue.stats());
+    assert_eq!(queue.stats().strays, 0);
+}
+
+#[test]
+fn descriptor_out_of_reach_is_counted_and_does_not_speak_for_the_next_source() {
+    let (mut queue, poster) = queue_of(4);
+    let (leaver, mut other) = Leaver::pair(true);
+    let duplicate = leaver.socket.as_ref().unwrap().try_clone().unwrap();
+    let first = queue.attach(leaver, |n| n).unwrap();
+    drop(queue.detach(first));
+    let (next, _silent) = Leaver::pair(false);
+    let next = queue.attach(next, |n| n).unwrap();
+    other.write_all(b"x").unwrap();
+    queue.wait(Wait::poll()).unwrap();
+    assert_eq!(queue[next].heard, 0, "it heard of its predecessor's descriptor");
+    assert!(queue.stats().strays > 0);
+    // What is there comes all the same, and with the duplicate it ends.
+    poster.post(1).unwrap();
+    assert_eq!(queue.wait(PATIENCE).unwrap(), 1);
+    assert_eq!(queue.next(), Some(1));
+    drop(duplicate);
+    let polls = queue.stats().polls;
+    assert_eq!(queue.wait(5 * MS).unwrap(), 0);
+    assert!(queue.stats().polls - polls < 5, "it keeps the queue awake after its end");
+}
+
 #[test]
 fn id_of_another_queue_names_nothing_here() {
     let mut here = Queue::<()>::new().unwrap();
