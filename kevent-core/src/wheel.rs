@@ -183,6 +183,17 @@ impl<T: Copy> Wheel<T> {
         })
     }
 
+    /// Every timer.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Token, &T)> {
+        self.timers.iter().map(|(token, timer)| (token, &timer.value))
+    }
+
+    /// The timers that are not armed, each with the deadline that it had last.
+    pub(crate) fn unarmed(&self) -> impl Iterator<Item = (Token, u64, &T)> {
+        let unarmed = self.timers.iter().filter(|(_, timer)| timer.place == Place::Out);
+        unarmed.map(|(token, timer)| (token, timer.deadline, &timer.value))
+    }
+
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
         self.timers.get_mut(token).map(|timer| &mut timer.value)
     }

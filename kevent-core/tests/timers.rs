@@ -270,3 +270,41 @@ fn detached_timers_can_be_attached_to_another_queue() {
     assert_eq!(next(&mut other).key, 1);
     assert_eq!(next(&mut other).key, 2);
 }
+
+#[test]
+fn event_in_the_ring_of_a_queue_that_the_timers_leave_comes_in_the_next() {
+    let (mut queue, timers) = queue_of(8);
+    let began = Instant::now();
+    let once = queue[timers].at(began, 1);
+    let wall = queue[timers].at_wall(SystemTime::now(), 2).unwrap();
+    let every = queue[timers].every(MS, 3);
+    let later = queue[timers].at_wall(SystemTime::now() + 20 * MS, 4).unwrap();
+    queue.wait(Wait::forever().at_least(3)).unwrap();
+    let source = queue.detach(timers).unwrap();
+    assert_eq!(queue.next(), None);
+
+    let mut other = Queue::new().unwrap();
+    let timers = other.attach(source, |event| event).unwrap();
+    let mut ticks = 0;
+    let mut tokens = Vec::new();
+    while !tokens.contains(&later) {
+        let event = next(&mut other);
+        if event.token == every {
+            ticks += 1 + event.missed;
+            let passed = event.deadline + u32::try_from(event.missed).unwrap() * MS;
+            assert!(passed >= began + u32::try_from(ticks).unwrap() * MS, "a tick came twice");
+            assert!(
+                passed < began + u32::try_from(ticks + 1).unwrap() * MS + 2 * MS,
+                "one is lost"
+            );
+        } else {
+            tokens.push(event.token);
+        }
+    }
+    tokens.sort_unstable();
+    let mut expected = [once, wall, later];
+    expected.sort_unstable();
+    assert_eq!(tokens, expected, "each once");
+    assert!(other[timers].cancel(every));
+    assert!(other[timers].is_empty());
+}

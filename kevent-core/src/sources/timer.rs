@@ -38,6 +38,9 @@ use crate::wheel::Wheel;
 /// assert_eq!(queue.next().map(|event| event.key), Some(2));
 /// # std::io::Result::Ok(())
 /// ```
+///
+/// When the source is detached and attached to another queue, its timers go on there. One whose event
+/// was in the ring of the first queue fires in the second.
 pub struct Timers {
     wheel: Wheel<Timer>,
     /// The wheel's time zero.
@@ -315,7 +318,12 @@ impl Source for Timers {
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
         self.poll_set = Some(poll_set.clone());
-        if self.wall.waiting.is_empty() { Ok(()) } else { self.watch_wall_clock() }
+        // One that heard of a clock step waits for the clock only once that is delivered.
+        let is_wall = |timer: &Timer| matches!(timer.schedule, Schedule::Wall { .. });
+        if self.wheel.iter().any(|(_, timer)| is_wall(timer)) {
+            self.watch_wall_clock()?;
+        }
+        Ok(())
     }
 
     fn ready(&mut self, _: PollKey, _: Ready) {
@@ -370,10 +378,22 @@ impl Source for Timers {
     }
 
     fn detach(&mut self) {
-        // Closed, it leaves the poll set. Another queue gets another one.
-        self.wall.timer = None;
+        // Another queue gets another one. Deleted before it is closed: a forked child may have it.
+        if let (Some(poll_set), Some(timer)) = (self.poll_set.take(), self.wall.timer.take()) {
+            let _ = poll_set.delete(timer.as_fd());
+        }
         self.wall.set_to = None;
-        self.poll_set = None;
+        self.wall.ready = false;
+        // The events in the queue's ring are lost, and their ticks with them: they are due again.
+        let waits = |token, timer: &Timer| match timer.schedule {
+            Schedule::Wall { at, .. } => self.wall.waiting.contains(&(at, token)),
+            _ => false,
+        };
+        let unarmed = self.wheel.unarmed().filter(|(token, _, timer)| !waits(*token, timer));
+        let in_ring: Vec<_> = unarmed.map(|(token, deadline, _)| (token, deadline)).collect();
+        for (token, deadline) in in_ring {
+            self.wheel.arm(token, deadline);
+        }
     }
 }
 
@@ -410,7 +430,26 @@ fn following_tick(tick: u64, period: u64, missed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Queue;
     use proptest::prelude::*;
+
+    #[test]
+    fn step_that_was_in_the_ring_at_detaching_is_told_and_the_timer_fires_in_the_next_queue() {
+        let mut queue = Queue::new().unwrap();
+        let id = queue.attach(Timers::new(), |event| event.kind).unwrap();
+        let soon = SystemTime::now() + Duration::from_millis(5);
+        queue[id].at_wall(soon, 1).unwrap();
+        let now = queue[id].now();
+        queue[id].wall_clock_stepped(now);
+        assert_eq!(queue.wait(None).unwrap(), 1);
+        let source = queue.detach(id).unwrap();
+        let mut other = Queue::new().unwrap();
+        other.attach(source, |event| event.kind).unwrap();
+        for expected in [TimerKind::ClockStepped, TimerKind::Fired] {
+            other.wait(Duration::from_secs(20)).unwrap();
+            assert_eq!(other.next(), Some(expected));
+        }
+    }
 
     proptest! {
         /// Served however late and irregularly: every tick is a multiple of the period after the
