@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::coop::consume_budget;
 
 use crate::queue::Queue;
 use crate::wait::Wait;
@@ -62,10 +63,15 @@ impl<E: 'static> AsyncQueue<E> {
     /// The next event, when there is one. Cancel safe: an event that is not returned stays in the
     /// queue.
     ///
+    /// A task that takes one event after the other lets others run now and then, also when there is
+    /// always one: each takes from the task's budget (see [`tokio::task::coop`]).
+    ///
     /// # Errors
     ///
     /// As [`Queue::wait`].
     pub async fn next(&mut self) -> io::Result<E> {
+        // Before an event is taken out, or a cancelled call would lose it.
+        consume_budget().await;
         loop {
             if let Some(event) = self.queue.next() {
                 return Ok(event);

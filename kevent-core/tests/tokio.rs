@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kevent_core::{AsyncQueue, PostError, Poster, Queue, SourceId, TimerEvent, Timers, UserEvents};
@@ -152,5 +154,24 @@ fn queue_comes_back_out_of_the_runtime() {
         let mut queue = bench.queue.into_inner();
         assert_eq!(queue.wait(PATIENCE).unwrap(), 1);
         assert_eq!(queue.next(), Some(Event::Post(2)));
+    });
+}
+
+#[test]
+fn task_that_always_has_an_event_lets_others_run() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut bench = bench();
+        let has_run = Arc::new(AtomicBool::new(false));
+        let ran = Arc::clone(&has_run);
+        tokio::spawn(async move { ran.store(true, Ordering::Relaxed) });
+        for n in 0..10_000 {
+            bench.poster.post(n).unwrap();
+            assert_eq!(bench.queue.next().await.unwrap(), Event::Post(n));
+            if has_run.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        panic!("the other task starves");
     });
 }
