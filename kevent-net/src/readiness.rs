@@ -30,9 +30,9 @@ use crate::registration::{Delivery, Heard, Mode, Registration, Watch};
 ///   [`enable`](Readiness::enable) and [`modify`](Readiness::modify) fail with `NotFound`, and
 ///   [`unregister`](Readiness::unregister) leaves the new one alone.
 /// * With a duplicate (`try_clone`, a forked child) the file lives on, and so does the registration:
-///   its events come under its key until it is unregistered. But then the kernel has no way to
-///   take it out of the set any more. Its events are dropped and counted: see
-///   [`strays`](Readiness::strays).
+///   its events come under its key until it is unregistered or disabled. But the kernel has no way
+///   to change it or to take it out of the set any more. Whatever it tells then is dropped and
+///   counted: see [`strays`](Readiness::strays).
 ///
 /// ```
 /// use kevent_core::{Queue, Wait};
@@ -188,7 +188,7 @@ impl Readiness {
     /// As [`modify`](Readiness::modify).
     pub fn enable(&mut self, token: Token) -> io::Result<()> {
         let (poll_set, registration) = self.find(token)?;
-        if registration.watch == Watch::Off {
+        if matches!(registration.watch, Watch::Off | Watch::OutOfReach) {
             watch(poll_set, token, registration)?;
         }
         Ok(())
@@ -203,9 +203,9 @@ impl Readiness {
     /// `Unsupported` for an exclusive one.
     pub fn disable(&mut self, token: Token) -> io::Result<()> {
         let (poll_set, registration) = self.find(token)?;
-        if registration.watch != Watch::Off {
-            silence(poll_set, token, registration);
-            registration.watch = Watch::Off;
+        if !matches!(registration.watch, Watch::Off | Watch::OutOfReach) {
+            let silent = silence(poll_set, token, registration);
+            registration.watch = if silent { Watch::Off } else { Watch::OutOfReach };
         }
         registration.withdraw();
         Ok(())
@@ -233,7 +233,7 @@ impl Readiness {
         self.registrations.is_empty()
     }
 
-    /// How often the kernel spoke of a registration that is gone.
+    /// How often the kernel spoke of a registration that is gone, or that should have been silent.
     ///
     /// That takes a descriptor that was closed before it was unregistered, while a duplicate of it
     /// is open somewhere. Nobody is told, and nobody can stop it but by closing the duplicate. If the
@@ -279,7 +279,14 @@ impl Source for Readiness {
         };
         match registration.hear(ready) {
             Heard::Noted => {}
-            Heard::Repeated => silence(poll_set, token, registration),
+            Heard::Unwanted => self.strays += 1,
+            Heard::Repeated => {
+                if !silence(poll_set, token, registration) {
+                    // It goes on to repeat, and tells when its event is delivered.
+                    registration.watch = Watch::On;
+                    self.strays += 1;
+                }
+            }
             // Now and not at the delivery: whoever gets the event may register the descriptor anew
             // at once, here or with another source of the queue.
             Heard::Finished => {
@@ -355,15 +362,16 @@ fn watch(poll_set: &PollSet, token: Token, registration: &mut Registration) -> i
     Ok(())
 }
 
-/// Keeps the kernel from telling of a registration.
+/// Keeps the kernel from telling of a registration. `false` when its descriptor was closed: that is
+/// as silent as can be, unless a duplicate is open.
 ///
 /// Interest in nothing would not do: hang-up and errors are told all the same, for ever if
 /// level-triggered. One-shot, they are told once. Taking the descriptor out of the set would be
 /// silent at once, but then it could only be put back by its number, and that may be a stranger's
 /// by then.
-fn silence(poll_set: &PollSet, token: Token, registration: &Registration) {
-    // The only failure is that the descriptor was closed, which is as silent as can be.
-    let _ = poll_set.modify_raw(registration.fd, token.into(), Interest::NONE, Trigger::OneShot);
+fn silence(poll_set: &PollSet, token: Token, registration: &Registration) -> bool {
+    let fd = registration.fd;
+    poll_set.modify_raw(fd, token.into(), Interest::NONE, Trigger::OneShot).is_ok()
 }
 
 /// Takes the descriptor of a registration out of the set, if it is still there.

@@ -63,6 +63,9 @@ pub(crate) enum Watch {
     Muted,
     /// Silent until the user enables it.
     Off,
+    /// As `Off`, but its descriptor was closed, so the kernel could not be told: should a duplicate
+    /// be open, it speaks on.
+    OutOfReach,
     /// A one-shot registration that was told: it is out of the set.
     Over,
 }
@@ -70,8 +73,10 @@ pub(crate) enum Watch {
 /// What follows from something that the kernel told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// It is noted, or not wanted.
+    /// It is noted, or of no interest.
     Noted,
+    /// The kernel should be silent, and can't be told.
+    Unwanted,
     /// A level-triggered descriptor repeats what waits to be delivered: mute it.
     Repeated,
     /// That was all: take it out of the set.
@@ -111,6 +116,9 @@ impl Registration {
 
     /// The kernel tells `ready`.
     pub(crate) fn hear(&mut self, ready: Ready) -> Heard {
+        if self.watch == Watch::OutOfReach {
+            return Heard::Unwanted;
+        }
         if self.watch != Watch::On {
             // A hang-up can't be masked, so it is told once more after muting. Whoever is to know
             // of it is told again when the registration is watched again.

@@ -196,3 +196,41 @@ fn unregistered_before_it_is_closed_leaves_no_stray() {
     bench.sleeps();
     assert_eq!(bench.source().strays(), 0);
 }
+
+#[test]
+fn duplicate_that_repeats_what_is_undelivered_goes_on_to_tell() {
+    let _turn = my_turn();
+    let mut bench = Bench::new();
+    let (here, mut there) = UnixStream::pair().unwrap();
+    bench.reads(&here, Mode::Level, 1);
+    let mut duplicate = here.try_clone().unwrap();
+    drop(here);
+    for _ in 0..3 {
+        there.write_all(b"x").unwrap();
+        // Looked at again and again while its event lies in the ring: it can't be muted.
+        assert_eq!(bench.fill_ring(), 1);
+        assert_eq!(bench.fill_ring(), 1);
+        assert_eq!(bench.event().key, 1);
+        assert_eq!(bench.event().key, 1, "it is still readable");
+        std::io::Read::read_exact(&mut duplicate, &mut [0]).unwrap();
+        bench.queue.wait(kevent_core::Wait::poll()).unwrap();
+        while bench.queue.next().is_some() {}
+        bench.sleeps();
+    }
+}
+
+#[test]
+fn disabled_registration_that_can_not_be_silenced_is_counted() {
+    let _turn = my_turn();
+    let mut bench = Bench::new();
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let token = bench.reads(&here, Mode::Level, 1);
+    let _duplicate = here.try_clone().unwrap();
+    drop(here);
+    bench.source().disable(token).unwrap();
+    there.write_all(b"x").unwrap();
+    bench.nothing();
+    assert!(bench.source().strays() > 0, "nobody learns why the queue does not sleep");
+    let enabled = bench.source().enable(token);
+    assert_eq!(enabled.unwrap_err().kind(), ErrorKind::NotFound);
+}
