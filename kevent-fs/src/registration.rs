@@ -136,8 +136,8 @@ impl Work<'_> {
 
     /// What was taken out of the tree is not watched any more.
     pub(crate) fn forget(&mut self, entry: &Entry) {
-        let wds = self.tree().forget(entry);
-        self.release(&wds);
+        let gone = self.tree().forget(entry);
+        self.release(&gone);
     }
 
     /// The registration has ended: its root is gone.
@@ -151,13 +151,17 @@ impl Work<'_> {
 
     /// Nothing is watched any more.
     pub(crate) fn let_go(&mut self) {
-        let wds = self.tree().forget_all();
-        self.release(&wds);
+        let gone = self.tree().forget_all();
+        self.release(&gone);
     }
 
-    fn release(&mut self, wds: &[Wd]) {
-        for wd in wds {
-            self.watches.release(*wd, self.token);
+    fn release(&mut self, gone: &[(NodeId, Option<Wd>)]) {
+        for (node, wd) in gone {
+            self.registration.unsettled.remove(node);
+            self.registration.starved.remove(node);
+            if let Some(wd) = wd {
+                self.watches.release(*wd, self.token);
+            }
         }
     }
 }

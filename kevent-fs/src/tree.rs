@@ -151,8 +151,8 @@ impl Tree {
         Some(entry)
     }
 
-    /// Forgets an entry that was taken out, and says which watches it and all below it had.
-    pub(crate) fn forget(&mut self, entry: &Entry) -> Vec<Wd> {
+    /// Forgets an entry that was taken out; says which directories that were, each with its watch.
+    pub(crate) fn forget(&mut self, entry: &Entry) -> Vec<(NodeId, Option<Wd>)> {
         match entry {
             Entry::Branch(id) => self.forget_node(*id),
             Entry::Leaf { .. } => Vec::new(),
@@ -160,22 +160,22 @@ impl Tree {
     }
 
     /// Forgets everything.
-    pub(crate) fn forget_all(&mut self) -> Vec<Wd> {
+    pub(crate) fn forget_all(&mut self) -> Vec<(NodeId, Option<Wd>)> {
         self.forget_node(self.root)
     }
 
-    fn forget_node(&mut self, node: NodeId) -> Vec<Wd> {
-        let mut wds = Vec::new();
+    fn forget_node(&mut self, node: NodeId) -> Vec<(NodeId, Option<Wd>)> {
+        let mut gone = Vec::new();
         let mut todo = vec![node];
         while let Some(id) = todo.pop() {
             let Some(node) = self.nodes.remove(id) else { continue };
-            wds.extend(node.wd);
+            gone.push((id, node.wd));
             todo.extend(node.entries.values().filter_map(|entry| match entry {
                 Entry::Branch(id) => Some(*id),
                 Entry::Leaf { .. } => None,
             }));
         }
-        wds
+        gone
     }
 
     /// Whether the directory hangs on the root.

@@ -364,3 +364,33 @@ impl fmt::Debug for Watcher {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::ChangeKind;
+    use kevent_core::{Queue, Wait};
+    use std::time::Duration;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn directories_that_are_gone_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = Queue::new().unwrap();
+        let watcher = queue.attach(Watcher::new().unwrap(), |change| change).unwrap();
+        let token = queue[watcher].watch_tree(dir.path(), 1).unwrap();
+        let path = dir.path().join("directory");
+        for _ in 0..20 {
+            fs::create_dir(&path).unwrap();
+            queue.wait(Wait::timeout(PATIENCE)).unwrap();
+            assert_eq!(queue.next().unwrap().kind, ChangeKind::Created);
+            fs::remove_dir(&path).unwrap();
+            queue.wait(Wait::timeout(PATIENCE)).unwrap();
+            assert_eq!(queue.next().unwrap().kind, ChangeKind::Removed);
+        }
+        let registration = queue[watcher].registrations.get(token).unwrap();
+        assert!(registration.unsettled.is_empty(), "{:?}", registration.unsettled);
+        assert_eq!(queue[watcher].watches(), 1);
+    }
+}
