@@ -160,11 +160,14 @@ impl Work<'_> {
     /// Two entries that changed places in one step (`RENAME_EXCHANGE`) look like one that replaced
     /// the other. So what was renamed over another is looked for at its old place.
     fn find_again(&mut self, (node, name): Place<'_>) {
-        let path = self.tree().path_of(node, name);
-        if let Ok(found) = snapshot::look(&path) {
-            if let Some((branch, pass)) = self.found(node, name, found, Pass::New) {
-                self.scan(branch, pass);
+        match self.look(node, name) {
+            Ok(Some(found)) => {
+                if let Some((branch, pass)) = self.found(node, name, found, Pass::New) {
+                    self.scan(branch, pass);
+                }
             }
+            Ok(None) => {}
+            Err(_) => self.unsettled(node),
         }
     }
 

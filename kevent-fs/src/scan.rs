@@ -29,8 +29,8 @@ pub(crate) enum Pass {
     Again,
 }
 
-/// Why a directory could not be scanned.
-enum Miss {
+/// Why a directory could not be looked into.
+pub(crate) enum Miss {
     /// Its path leads elsewhere now.
     Unsettled,
     Uncovered(Uncovered),
@@ -93,6 +93,22 @@ impl Work<'_> {
         let Some(wd) = self.tree().wd(node) else { return false };
         let (path, target) = (self.tree().path(node), self.registration.target(node));
         self.watches.leads_to(&path, target, wd)
+    }
+
+    /// Looks for an entry in the directory that is watched as `node`, and in no other that its path
+    /// may lead to by now.
+    pub(crate) fn look(&mut self, node: NodeId, name: &OsStr) -> Result<Option<Found>, Miss> {
+        let follow = self.registration.target(node) == Target::Root;
+        let directory = Pinned::open(&self.tree().path(node), follow)?;
+        let wd = self.tree().wd(node);
+        if !wd.is_some_and(|wd| self.watches.leads_to(directory.path(), Target::Root, wd)) {
+            return Err(Miss::Unsettled);
+        }
+        match snapshot::look(&directory.path().join(name)) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn visit(&mut self, node: NodeId, pass: Pass, todo: &mut Todo) -> Result<(), Miss> {
@@ -188,7 +204,8 @@ impl Work<'_> {
         self.tree().get_mut(node)?.uncovered.take().map(|_| node)
     }
 
-    fn unsettled(&mut self, node: NodeId) {
+    /// The path of a directory leads elsewhere: to be scanned again once it is known why.
+    pub(crate) fn unsettled(&mut self, node: NodeId) {
         self.registration.unsettled.insert(node);
         // No event explains it when the root was a symbolic link that points elsewhere now, or when
         // something above the root was renamed.

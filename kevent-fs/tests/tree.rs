@@ -578,3 +578,20 @@ fn directory_mistaken_for_another_is_found_out_when_its_move_is_told() {
     assert_eq!(told, at("b/file"));
     assert_eq!(queue[id].watches(), 2);
 }
+
+#[test]
+fn replaced_name_is_not_looked_for_in_the_directory_that_took_the_place_of_its_own() {
+    let (mut bench, _) = Bench::with_tree();
+    for name in ["a", "b"] {
+        fs::create_dir(bench.at(name)).unwrap();
+        fs::write(bench.at(name).join("f"), "").unwrap();
+    }
+    fs::write(bench.at("a/g"), "").unwrap();
+    bench.settle();
+    fs::rename(bench.at("a/f"), bench.at("a/g")).unwrap();
+    fs::rename(bench.at("a"), bench.at("z")).unwrap();
+    fs::rename(bench.at("b"), bench.at("a")).unwrap();
+    let happened = bench.happened();
+    bench.is_as_on_disk();
+    assert!(!happened.iter().any(|words| words.starts_with("Created")), "{happened:?}");
+}
