@@ -125,10 +125,15 @@ impl<S: Source, D> Contract<S, D> {
         (self.provoke)(&mut bench.queue[bench.id], &mut bench.driver, 3);
         bench.wait(Wait::timeout(PATIENCE).at_least(3));
         assert_eq!(bench.queue.len(), 3, "three events are in the ring");
-        assert!(bench.queue.detach(bench.id).is_some(), "detach gives the source back");
+        let source = bench.queue.detach(bench.id);
+        assert!(source.is_some(), "detach gives the source back");
         assert!(bench.queue.detach(bench.id).is_none(), "and only once");
         assert!(bench.queue.next().is_none(), "an event of a detached source came out");
+        // It stands, with its descriptors: only taken out of the set are they silent here.
         bench.stays_silent("a queue whose only source is detached");
+        drop(source);
+        bench.stays_silent("a queue whose only source is gone");
+        assert_eq!(bench.queue.stats().strays, 0, "a descriptor was left behind in the set");
     }
 
     fn removed_registration_is_silent(&self, remove: &Act<S, D>) {

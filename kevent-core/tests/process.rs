@@ -1,7 +1,8 @@
 //! The ends of processes as events.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
-#![allow(unsafe_code)] // A seccomp filter can only be set by raw calls.
+
+mod common;
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::forbid;
 use kevent_core::{ProcessEvent, Processes, Queue, Signal, SourceId, Wait};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -245,30 +247,6 @@ fn detached_source_can_come_back_to_the_same_queue() {
     assert!(is_silent(&mut queue));
     queue.attach(source, |event| event).unwrap();
     assert_eq!(take_one(&mut queue).exit.unwrap().signal(), Some(libc::SIGTERM));
-}
-
-/// Makes a system call fail with ENOSYS in this thread, as on a kernel that does not have it.
-fn forbid(call: libc::c_long) -> io::Result<()> {
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let mut program = [
-        // The number of the call, which `seccomp_data` begins with.
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter {
-            jf: 1, // If it is another, skip a line.
-            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32)
-        },
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: passes numbers. Without new privileges a filter needs none.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the filter and its program live through the call.
-    let done =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kevent_core::testing::Contract;
-use kevent_core::{Processes, Queue, Signal, Token};
+use kevent_core::{Processes, Queue, Signal, Signals, Timers, Token};
 
 /// One case at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -101,4 +101,20 @@ fn child_whose_status_the_program_ignores_ends_without_it_before_and_after_the_w
     set_sigchld(libc::SIG_DFL);
     keys.sort_unstable();
     assert_eq!(keys, [0, 1]);
+}
+
+#[test]
+fn queue_and_sources_take_as_many_descriptors_as_they_say() {
+    let _alone = alone();
+    let before = open_descriptors();
+    let mut queue = Queue::new().unwrap();
+    let timers = queue.attach(Timers::new(), |_| ()).unwrap();
+    assert_eq!(open_descriptors() - before, 4, "a queue takes four, timers none");
+    queue[timers].at_wall(std::time::SystemTime::now(), 1).unwrap();
+    queue[timers].at_wall(std::time::SystemTime::now(), 2).unwrap();
+    assert_eq!(open_descriptors() - before, 5, "all wall timers together take one");
+    queue.attach(Signals::new([Signal::URG, Signal::PWR]).unwrap(), |_| ()).unwrap();
+    assert_eq!(open_descriptors() - before, 7, "all signals of a source together take two");
+    drop(queue);
+    assert_eq!(open_descriptors(), before);
 }

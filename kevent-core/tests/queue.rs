@@ -138,6 +138,24 @@ impl Source for Readable {
 }
 
 #[test]
+fn queue_moves_between_threads_and_posters_are_shared() {
+    fn is_send<T: Send>(_: &T) {}
+    fn is_shared<T: Clone + Send + Sync>(_: &T) {}
+    let (queue, poster) = queue_of(1);
+    is_send(&queue);
+    is_shared(&poster);
+}
+
+#[test]
+#[should_panic(expected = "still attached")]
+fn index_of_a_detached_source_panics() {
+    let mut queue = Queue::<()>::new().unwrap();
+    let timers = queue.attach(Timers::new(), |_| ()).unwrap();
+    queue.detach(timers);
+    let _ = &queue[timers];
+}
+
+#[test]
 fn capacity_is_what_was_asked() {
     for capacity in [1, 7, 1000] {
         let (queue, _) = queue_of(capacity);
