@@ -39,6 +39,9 @@ impl Work<'_> {
             (None, Some(to)) => self.arrived(to, is_dir),
             (None, None) => {}
         }
+        if let Some(from) = from {
+            self.find_again(from);
+        }
     }
 
     /// The kernel has dropped the watch of a directory: it is gone, or its file system is.
@@ -137,9 +140,8 @@ impl Work<'_> {
                 return self.arrived(to, is_dir);
             }
         };
-        let replaced = self.tree().take(to.0, to.1);
-        if let Some(replaced) = &replaced {
-            self.forget(replaced);
+        if let Some(replaced) = self.tree().take(to.0, to.1) {
+            self.forget(&replaced);
         }
         let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
         if let Err(entry) = self.tree().put(to.0, to.1, entry) {
@@ -152,14 +154,15 @@ impl Work<'_> {
             self.check(branch);
             self.settle();
         }
-        if replaced.is_some() {
-            self.find_again(from);
-        }
     }
 
-    /// Two entries that changed places in one step (`RENAME_EXCHANGE`) look like one that replaced
-    /// the other. So what was renamed over another is looked for at its old place.
+    /// Two entries that change places in one step (`RENAME_EXCHANGE`) are told as two renames, one
+    /// there and one back, as if nothing were left at the first place and then at the second. So
+    /// each place that something was renamed away from is looked at.
     fn find_again(&mut self, (node, name): Place<'_>) {
+        if self.tree().get(node).is_none() {
+            return;
+        }
         match self.look(node, name) {
             Ok(Some(found)) => {
                 if let Some((branch, pass)) = self.found(node, name, found, Pass::New) {

@@ -2,10 +2,14 @@
 //! is in the end what is on the disk.
 
 #![allow(clippy::unwrap_used)]
+#![allow(unsafe_code)] // The standard library has no word for RENAME_EXCHANGE.
 
 mod common;
 
+use std::ffi::CString;
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use common::Bench;
@@ -20,6 +24,7 @@ enum Act {
     Remove(PathBuf),
     RemoveAll(PathBuf),
     Rename(PathBuf, PathBuf),
+    Exchange(PathBuf, PathBuf),
 }
 
 /// A path in the root, or now and then beside it. Few names, so that they meet.
@@ -39,7 +44,17 @@ fn act() -> impl Strategy<Value = Act> {
         1 => path().prop_map(Act::Remove),
         1 => path().prop_map(Act::RemoveAll),
         6 => (path(), path()).prop_map(|(from, to)| Act::Rename(from, to)),
+        1 => (path(), path()).prop_map(|(a, b)| Act::Exchange(a, b)),
     ]
+}
+
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    let [a, b] = [a, b].map(|path| CString::new(path.as_os_str().as_bytes()).unwrap());
+    let here = libc::AT_FDCWD;
+    // SAFETY: both paths end with a zero and live through the call.
+    let done =
+        unsafe { libc::renameat2(here, a.as_ptr(), here, b.as_ptr(), libc::RENAME_EXCHANGE) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn perform(dir: &Path, act: &Act) {
@@ -50,6 +65,7 @@ fn perform(dir: &Path, act: &Act) {
         Act::Remove(path) => fs::remove_file(dir.join(path)),
         Act::RemoveAll(path) => fs::remove_dir_all(dir.join(path)),
         Act::Rename(from, to) => fs::rename(dir.join(from), dir.join(to)),
+        Act::Exchange(a, b) => exchange(&dir.join(a), &dir.join(b)),
     };
 }
 
