@@ -135,3 +135,77 @@ impl<T> Default for Table<T> {
         Table::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert,
+        /// Inserting that fails: as if nothing had been.
+        Fail,
+        Remove(prop::sample::Index),
+        Change(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Insert),
+            1 => Just(Step::Fail),
+            3 => any::<prop::sample::Index>().prop_map(Step::Remove),
+            1 => any::<prop::sample::Index>().prop_map(Step::Change),
+        ]
+    }
+
+    proptest! {
+        /// Against a list of all tokens that ever were: a token finds its own entry while that
+        /// stands, and afterwards nothing, whoever has its slot; also where generations wrap.
+        #[test]
+        fn token_finds_its_own_entry_or_nothing(
+            generation in prop_oneof![Just(1_u32), Just(u32::MAX - 5), any::<u32>()],
+            steps in prop::collection::vec(step(), 0..100),
+        ) {
+            let mut table = Table::new();
+            table.generation = generation.max(1);
+            let mut model: Vec<(Token, Option<usize>)> = Vec::new();
+            for (n, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Insert => {
+                        let mut told = None;
+                        let made = table.try_insert_with(|token| {
+                            told = Some(token);
+                            Ok::<_, ()>(n)
+                        });
+                        prop_assert_eq!(made.ok(), told, "the token that was announced");
+                        model.extend(told.map(|token| (token, Some(n))));
+                    }
+                    Step::Fail => prop_assert_eq!(table.try_insert_with(|_| Err(n)), Err(n)),
+                    Step::Remove(which) if !model.is_empty() => {
+                        let at = which.index(model.len());
+                        let (token, entry) = &mut model[at];
+                        prop_assert_eq!(table.remove(*token), entry.take());
+                    }
+                    Step::Change(which) if !model.is_empty() => {
+                        let at = which.index(model.len());
+                        let (token, entry) = &mut model[at];
+                        if let Some(value) = table.get_mut(*token) {
+                            *value += 1000;
+                        }
+                        *entry = entry.map(|value| value + 1000);
+                    }
+                    Step::Remove(_) | Step::Change(_) => {}
+                }
+                for (token, entry) in &model {
+                    prop_assert_eq!(table.get(*token), entry.as_ref());
+                    prop_assert_eq!(table.find((*token).into()), entry.map(|_| *token));
+                    prop_assert_ne!(token.generation(), 0, "as `Token::SOLE` has it");
+                    prop_assert_eq!(Token::from_bits(token.to_bits()), *token);
+                }
+                prop_assert_eq!(table.len(), model.iter().filter(|(_, e)| e.is_some()).count());
+                prop_assert_eq!(table.iter().count(), table.len());
+            }
+        }
+    }
+}
