@@ -193,3 +193,95 @@ fn mask(target: Target, kinds: Kinds) -> WatchMask {
     mask.set(WatchMask::DONT_FOLLOW, target == Target::Found);
     mask
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inotify::{EventMask, Inotify};
+    use kevent_core::Table;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    const LIMIT: usize = 3;
+
+    /// Reads the kernel's last words, as the watcher does.
+    fn hear(inotify: &mut Inotify, watches: &mut Watches) {
+        let mut buffer = [0; 4096];
+        while let Ok(events) = inotify.read_events(&mut buffer) {
+            for event in events.filter(|event| event.mask.contains(EventMask::IGNORED)) {
+                let holders = watches.ignored(event.wd.get_watch_descriptor_id());
+                assert!(
+                    holders.is_empty(),
+                    "the directories stand, so only what nobody holds goes"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// Against a set of pairs: a directory is watched as long as one registration holds it, by
+        /// one watch, and never are there more of them than allowed.
+        #[test]
+        fn watch_stands_while_somebody_holds_it(
+            steps in prop::collection::vec((0_usize..5, 0_usize..3, any::<bool>(), any::<bool>()), 0..60),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let paths: Vec<_> = (0..5).map(|n| dir.path().join(n.to_string())).collect();
+            paths.iter().for_each(|path| fs::create_dir(path).unwrap());
+            let mut tokens = Table::new();
+            let tokens: Vec<_> = (0..3).map(|n| tokens.insert(n)).collect();
+            let mut inotify = Inotify::init().unwrap();
+            let mut watches = Watches::new(inotify.watches());
+            watches.set_limit(LIMIT);
+            let mut model: BTreeSet<(usize, usize)> = BTreeSet::new();
+            let mut wds = [None; 5];
+            for (path, who, hold, hears) in steps {
+                let is_watched = model.iter().any(|(held, _)| *held == path);
+                let count = model.iter().map(|(held, _)| *held).collect::<BTreeSet<_>>().len();
+                if hold {
+                    match watches.add(&paths[path], Target::Found) {
+                        Ok(wd) => {
+                            prop_assert!(is_watched || count < LIMIT, "more than allowed");
+                            if is_watched {
+                                prop_assert_eq!(wds[path], Some(wd), "one watch for all");
+                            }
+                            wds[path] = Some(wd);
+                            watches.hold(wd, tokens[who], tokens[who]);
+                            model.insert((path, who));
+                        }
+                        Err(error) => {
+                            prop_assert!(!is_watched && count == LIMIT, "{}", error);
+                            prop_assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+                        }
+                    }
+                } else if let Some(wd) = wds[path] {
+                    watches.release(wd, tokens[who]);
+                    model.remove(&(path, who));
+                }
+                if hears {
+                    hear(&mut inotify, &mut watches);
+                }
+                let held: BTreeSet<_> = model.iter().map(|(held, _)| *held).collect();
+                prop_assert_eq!(watches.len(), held.len());
+                for (n, wd) in wds.iter().enumerate() {
+                    let Some(wd) = *wd else { continue };
+                    let holders: BTreeSet<_> = watches.holders(wd).iter().map(|h| h.0).collect();
+                    let expected: BTreeSet<_> = model
+                        .iter()
+                        .filter(|(held, _)| *held == n)
+                        .map(|(_, who)| tokens[*who])
+                        .collect();
+                    prop_assert_eq!(holders, expected);
+                    if held.contains(&n) {
+                        prop_assert!(watches.leads_to(&paths[n], Target::Found, wd));
+                        prop_assert!(!watches.leads_to(&paths[(n + 1) % 5], Target::Found, wd));
+                    }
+                }
+                prop_assert_eq!(watches.len(), held.len(), "a look leaves no watch behind");
+            }
+        }
+    }
+}
