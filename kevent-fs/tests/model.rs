@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use common::Bench;
+use kevent_fs::Watcher;
 use proptest::prelude::*;
 
 /// Something done to paths of three short components, the last step of which may fail: the directory
@@ -90,6 +91,37 @@ proptest! {
         let (mut bench, _) = Bench::with_tree();
         fs::create_dir(bench.outside("outside")).unwrap();
         acts.iter().for_each(|act| perform(bench.dir.path(), act));
+        bench.settle();
+        bench.is_as_on_disk();
+        is_watched_everywhere(&mut bench);
+    }
+
+    /// With fewer watches than directories. What is not covered may be missing from the list, but
+    /// nothing contradicts it, and once there are directories enough gone, all is covered.
+    #[test]
+    fn partial_watch_becomes_a_whole_one_when_there_are_watches_again(
+        acts in prop::collection::vec(act(), 1..80),
+        at_once in any::<bool>(),
+    ) {
+        let mut bench = Bench::new(Watcher::new().unwrap().with_watch_limit(4));
+        let root = bench.root();
+        bench.queue[bench.id].watch_tree(&root, 1).unwrap();
+        fs::create_dir(bench.outside("outside")).unwrap();
+        for act in &acts {
+            perform(bench.dir.path(), act);
+            if at_once {
+                bench.queue.wait(std::time::Duration::ZERO).unwrap();
+            }
+        }
+        bench.settle();
+        prop_assert!(bench.queue[bench.id].watches() <= 4);
+        for name in ["a", "b", "c"] {
+            let path = bench.at(name);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        }
+        bench.settle();
+        bench.is_as_on_disk();
+        fs::create_dir_all(bench.at("a/b/c")).unwrap();
         bench.settle();
         bench.is_as_on_disk();
         is_watched_everywhere(&mut bench);
