@@ -157,7 +157,9 @@ impl<E: 'static> Queue<E> {
     }
 
     /// Detaches a source and gives it back. No event of it comes out any more, not even one that is
-    /// in the ring. `None` when it is detached already.
+    /// in the ring: take out first what must not be lost. (Timers and processes tell such an event
+    /// again in their next queue; signals, changes of files and posts can't.) `None` when it is
+    /// detached already.
     pub fn detach<S: Source>(&mut self, id: SourceId<S>) -> Option<S> {
         // An id may come from another queue.
         self.get_mut(id)?.detach();
