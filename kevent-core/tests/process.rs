@@ -239,6 +239,15 @@ fn watches_before_attaching_and_across_queues_lose_nothing() {
 }
 
 #[test]
+fn ended_child_has_one_event_in_the_ring_though_its_pidfd_speaks_again() {
+    let (mut queue, id) = queue_of(4);
+    // Once when it ends, and by later kernels once more when it was waited for.
+    queue[id].watch_child(sh("exit 0").spawn().unwrap(), 0).unwrap();
+    assert_eq!(queue.wait(PATIENCE).unwrap(), 1);
+    assert_eq!(queue.wait(Wait::timeout(SILENCE).at_least(2)).unwrap(), 1);
+}
+
+#[test]
 fn detached_source_can_come_back_to_the_same_queue() {
     let (mut queue, id) = queue_of(4);
     let token = queue[id].watch_child(lingering(), 0).unwrap();

@@ -509,6 +509,47 @@ fn descriptor_that_a_detached_source_left_in_the_set_is_taken_out() {
 }
 
 #[test]
+fn sources_that_stay_keep_their_descriptors_when_another_goes() {
+    let mut queue = Queue::new().unwrap();
+    let (bytes, mut other) = Bytes::pair();
+    queue.attach(bytes, |byte| byte).unwrap();
+    let (leaver, _peer) = Leaver::pair(false);
+    let leaver = queue.attach(leaver, |_| 0).unwrap();
+    queue.wait(Wait::poll()).unwrap();
+    assert!(queue.detach(leaver).is_some());
+    other.write_all(b"x").unwrap();
+    assert_eq!(queue.wait(PATIENCE).unwrap(), 1);
+    assert_eq!(queue.next(), Some(b'x'));
+}
+
+#[test]
+fn sources_may_come_and_go_more_often_than_can_stand_at_once() {
+    let mut queue = Queue::<()>::new().unwrap();
+    for _ in 0..66_000 {
+        let id = queue.attach(Leaver { socket: None, closes: false, heard: 0 }, |_| ()).unwrap();
+        assert!(queue.detach(id).is_some());
+    }
+}
+
+#[test]
+fn timer_armed_while_somebody_sleeps_on_the_queue_wakes_him() {
+    let (mut queue, _poster) = queue_of(4);
+    let timers = queue.attach(Timers::new(), |event| event.key).unwrap();
+    let mut outer = outer_of(&queue);
+    while is_readable(&mut outer, MS) {
+        queue.wait(Wait::poll()).unwrap();
+    }
+    // Nobody looks into the queue in between: only its descriptor can tell.
+    queue[timers].after(2 * MS, 1);
+    let mut fired = false;
+    while !fired {
+        assert!(is_readable(&mut outer, PATIENCE), "the deadline is not known");
+        queue.wait(Wait::poll()).unwrap();
+        fired = queue.next() == Some(1);
+    }
+}
+
+#[test]
 fn descriptor_out_of_reach_is_counted_and_does_not_speak_for_the_next_source() {
     let (mut queue, poster) = queue_of(4);
     let (leaver, mut other) = Leaver::pair(true);
