@@ -268,8 +268,9 @@ mod tests {
                 prop_assert_eq!(watches.len(), held.len());
                 for (n, wd) in wds.iter().enumerate() {
                     let Some(wd) = *wd else { continue };
-                    let holders: BTreeSet<_> = watches.holders(wd).iter().map(|h| h.0).collect();
-                    let expected: BTreeSet<_> = model
+                    let mut holders: Vec<_> = watches.holders(wd).iter().map(|h| h.0).collect();
+                    holders.sort_unstable();
+                    let expected: Vec<_> = model
                         .iter()
                         .filter(|(held, _)| *held == n)
                         .map(|(_, who)| tokens[*who])

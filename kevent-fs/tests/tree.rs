@@ -595,3 +595,12 @@ fn replaced_name_is_not_looked_for_in_the_directory_that_took_the_place_of_its_o
     bench.is_as_on_disk();
     assert!(!happened.iter().any(|words| words.contains("z/f")), "{happened:?}");
 }
+
+#[test]
+fn registration_whose_end_was_in_the_ring_is_gone_when_the_watcher_is_detached() {
+    let (mut bench, token) = Bench::with_tree();
+    fs::remove_dir(bench.root()).unwrap();
+    assert_eq!(bench.queue.wait(std::time::Duration::from_secs(20)).unwrap(), 1);
+    let mut watcher = bench.queue.detach(bench.id).unwrap();
+    assert!(!watcher.unwatch(token), "its last change was lost, and it stands for ever");
+}
