@@ -17,6 +17,7 @@ compile_error!(
 );
 
 mod numbers;
+mod pace;
 mod poll;
 mod queue;
 mod ring;

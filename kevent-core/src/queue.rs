@@ -9,9 +9,10 @@ use std::num::NonZeroUsize;
 use std::ops::{Index, IndexMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::numbers::Numbers;
+use crate::pace::Pace;
 use crate::poll::{PollKey, PollSet, Ready};
 use crate::ring::Ring;
 use crate::sink::{Entry, RingSink};
@@ -23,11 +24,6 @@ use crate::waiter::Waiter;
 
 /// Events that the ring of [`Queue::new`] holds.
 const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-
-/// How many turns in a row may be fed without a look at the kernel, so that a source which always
-/// has something (a program that posts to itself) does not starve those that wait for descriptors. A
-/// look costs what ten turns cost.
-const TURNS_WITHOUT_POLL: u32 = 64;
 
 /// One queue of events `E`, from any number of sources.
 ///
@@ -84,7 +80,7 @@ pub struct Queue<E> {
     first: usize,
     /// Events that `next` may still hand out before the next wait.
     budget: usize,
-    turns_without_poll: u32,
+    pace: Pace,
     stats: Stats,
     /// Tells its ids from those of other queues.
     number: u64,
@@ -125,7 +121,7 @@ impl<E: 'static> Queue<E> {
             order: Vec::new(),
             first: 0,
             budget: usize::MAX,
-            turns_without_poll: 0,
+            pace: Pace::new(),
             stats: Stats::default(),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         })
@@ -269,7 +265,7 @@ impl<E: 'static> Queue<E> {
     fn gather(&mut self, wait: &mut Wait, enough: usize) -> io::Result<()> {
         let mut outcome = self.collect();
         // A source that fails at every turn must not keep the others from being looked at.
-        if outcome.is_err() || self.turns_without_poll >= TURNS_WITHOUT_POLL || enough == 0 {
+        if outcome.is_err() || self.pace.wants_a_look() || enough == 0 {
             outcome = outcome.and(self.look(Some(Duration::ZERO)));
         }
         while outcome.is_ok() && self.ring.len() < enough {
@@ -278,7 +274,7 @@ impl<E: 'static> Queue<E> {
                 break;
             }
         }
-        self.turns_without_poll = self.turns_without_poll.saturating_add(1);
+        self.pace.turned(Instant::now);
         if self.waiter.waker().is_exported() {
             outcome = outcome.and(self.leave_for_others());
         }
@@ -307,7 +303,7 @@ impl<E: 'static> Queue<E> {
 
     /// One look at the kernel, then one at every source that may have something.
     fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.turns_without_poll = 0;
+        self.pace.looks(Instant::now);
         self.stats.polls += 1;
         self.waiter.wait(timeout)?;
         for (number, key, ready) in self.waiter.found() {

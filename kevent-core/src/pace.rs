@@ -1,0 +1,98 @@
+//! How often the kernel is looked at while the sources have something anyway.
+//!
+//! A look costs as much as ten turns of a source that has its events in memory, so it is not for every
+//! turn. But turns can be long, too (a megabyte sent, a slow user), and who waits for a descriptor
+//! meanwhile waits for them all. So the turns between two looks are as many as fit into a fixed time,
+//! going by how long those before the last look took.
+
+use std::time::{Duration, Instant};
+
+/// For so long, about, nobody who waits for a descriptor is kept waiting by events that are there.
+const SPAN: Duration = Duration::from_micros(200);
+
+/// The most turns between two looks, so that a clock is asked for few of them.
+const TURNS_MAX: u32 = 64;
+
+/// Counts turns, and says when it is time to look.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Turns since the last look, and when the first of them was over.
+    turns: u32,
+    begun: Instant,
+    allowed: u32,
+}
+
+impl Pace {
+    pub(crate) fn new() -> Pace {
+        Pace { turns: 0, begun: Instant::now(), allowed: TURNS_MAX }
+    }
+
+    /// Whether enough turns went by without a look.
+    pub(crate) fn wants_a_look(&self) -> bool {
+        self.turns >= self.allowed
+    }
+
+    /// A turn is over.
+    pub(crate) fn turned(&mut self, clock: impl FnOnce() -> Instant) {
+        if self.turns == 0 {
+            self.begun = clock();
+        }
+        self.turns = self.turns.saturating_add(1);
+    }
+
+    /// The kernel is about to be looked at.
+    pub(crate) fn looks(&mut self, clock: impl FnOnce() -> Instant) {
+        // One turn tells nothing: the time behind it is the user's, who has just begun.
+        if let Some(measured @ 1..) = self.turns.checked_sub(1) {
+            let each = clock().saturating_duration_since(self.begun) / measured;
+            let fitting = SPAN.as_nanos() / each.as_nanos().max(1);
+            self.allowed = u32::try_from(fitting).unwrap_or(TURNS_MAX).clamp(2, TURNS_MAX);
+        }
+        self.turns = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Turns of that length until a look is wanted.
+    fn turns_until_a_look(pace: &mut Pace, now: &mut Instant, each: Duration) -> u32 {
+        let mut turns = 0;
+        while !pace.wants_a_look() {
+            *now += each;
+            pace.turned(|| *now);
+            turns += 1;
+        }
+        pace.looks(|| *now);
+        turns
+    }
+
+    #[test]
+    fn short_turns_are_many_and_long_ones_few() {
+        let (mut pace, mut now) = (Pace::new(), Instant::now());
+        for (each, expected) in [(50, 64), (10_000, 20), (100_000, 2), (9_000_000, 2), (50, 64)] {
+            let each = Duration::from_nanos(each);
+            turns_until_a_look(&mut pace, &mut now, each);
+            assert_eq!(turns_until_a_look(&mut pace, &mut now, each), expected, "{each:?}");
+        }
+    }
+
+    #[test]
+    fn time_asleep_counts_for_nothing() {
+        let (mut pace, mut now) = (Pace::new(), Instant::now());
+        for _ in 0..100 {
+            pace.turned(|| now);
+            now += Duration::from_secs(1);
+            pace.looks(|| now);
+        }
+        assert_eq!(pace.allowed, TURNS_MAX);
+    }
+
+    #[test]
+    fn turns_without_a_clock_tick_are_no_panic() {
+        let (mut pace, mut now) = (Pace::new(), Instant::now());
+        assert_eq!(turns_until_a_look(&mut pace, &mut now, Duration::ZERO), TURNS_MAX);
+        assert_eq!(turns_until_a_look(&mut pace, &mut now, Duration::ZERO), TURNS_MAX);
+    }
+}
