@@ -24,6 +24,10 @@ use crate::sockets::Sockets;
 /// How often one turn submits what the completions of the last submission led to.
 const ROUNDS: usize = 16;
 
+/// So long one turn goes on with operations. What can go on after that has its turn after the other
+/// sources: who waits for a small answer does not wait for everybody's large one.
+const SLICE: Duration = Duration::from_micros(200);
+
 /// When to try again what the kernel had no room for.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
 
@@ -81,13 +85,11 @@ pub struct Aio {
     sockets_polled: bool,
     /// Whether a socket takes data again.
     sockets_ready: bool,
-    /// Operations whose turn on their socket has come; some may be gone since.
+    /// Operations that can go on: their turn on their socket has come, or they let others have a turn.
+    /// Some may be gone since.
     runnable: VecDeque<Token>,
-    /// Operations that could go on, but let the other sources and operations have their turn first.
-    again: Vec<Token>,
     deadlines: BTreeSet<(Instant, Token)>,
     done: VecDeque<Completion>,
-    reaped: Vec<Done>,
     counters: Counters,
     queue: Option<PollSet>,
 }
@@ -127,10 +129,8 @@ impl Aio {
             sockets_polled: false,
             sockets_ready: false,
             runnable: VecDeque::new(),
-            again: Vec::new(),
             deadlines: BTreeSet::new(),
             done: VecDeque::new(),
-            reaped: Vec::new(),
             counters: Counters::default(),
             queue: None,
         }
@@ -168,7 +168,6 @@ impl Aio {
     /// of a pipe for example, can't be stopped: it ends when it ends.
     pub fn cancel(&mut self, token: Token) -> Cancel {
         let answer = self.end(token, Reason::Cancelled);
-        self.pump();
         self.changed();
         answer
     }
@@ -240,7 +239,6 @@ impl Aio {
             }
             _ => self.begin(token, op),
         }
-        self.pump();
         self.changed();
         Ok(token)
     }
@@ -265,7 +263,7 @@ impl Aio {
             Step::Run => self.run(Job { token, op }),
             Step::Writable => self.arm(token, op),
             Step::Again => {
-                self.again.push(token);
+                self.runnable.push_back(token);
                 self.put(token, Stage::Armed(op));
             }
         }
@@ -436,9 +434,10 @@ impl Aio {
         Cancel::Requested
     }
 
-    /// Advances the operations whose turn has come, and those whose turn comes thereby.
-    fn pump(&mut self) {
-        while let Some(token) = self.runnable.pop_front() {
+    /// Advances the operations that can go on, and those that can go on thereby.
+    fn pump(&mut self, slice: &mut Slice) {
+        while !slice.is_over {
+            let Some(token) = self.runnable.pop_front() else { return };
             let Some(flight) = self.flights.get_mut(token) else { continue };
             if !matches!(flight.stage, Stage::InLine(_) | Stage::Armed(_)) {
                 continue;
@@ -446,48 +445,49 @@ impl Aio {
             let Some(mut op) = flight.take_waiting() else { continue };
             let step = op.advance();
             self.go_on(token, op, step);
+            slice.pass(Instant::now());
         }
     }
 
     /// Collects what the backends have done, and goes on with it.
-    fn collect(&mut self) -> io::Result<()> {
-        while let Some(reaped) = self.ring.as_mut().and_then(Uring::reap) {
-            match reaped {
-                Reaped::Done(Done { job, outcome }) => {
+    fn collect(&mut self, slice: &mut Slice) -> io::Result<()> {
+        while !slice.is_over {
+            match self.ring.as_mut().and_then(Uring::reap) {
+                Some(Reaped::Done(Done { job, outcome })) => {
                     self.counters.ring += 1;
                     self.complete(job, outcome, Way::Ring);
                 }
-                Reaped::Undone(job) => self.run_instead(job),
+                Some(Reaped::Undone(job)) => self.run_instead(job),
+                None => break,
             }
+            slice.pass(Instant::now());
         }
-        if self.on_pool > 0 {
-            let mut reaped = std::mem::take(&mut self.reaped);
-            self.pool.reap(&mut reaped);
-            for Done { job, outcome } in reaped.drain(..) {
-                self.on_pool -= 1;
-                self.counters.pool += 1;
-                self.complete(job, outcome, Way::Pool);
-            }
-            self.reaped = reaped;
+        while self.on_pool > 0 && !slice.is_over {
+            let Some(Done { job, outcome }) = self.pool.reap() else { break };
+            self.on_pool -= 1;
+            self.counters.pool += 1;
+            self.complete(job, outcome, Way::Pool);
+            slice.pass(Instant::now());
         }
         if std::mem::take(&mut self.sockets_ready) {
             self.sockets.look(&mut self.runnable)?;
         }
-        self.pump();
+        self.pump(slice);
         Ok(())
     }
 
-    /// Submits what is batched, collects what is done, and again as long as one leads to the other.
-    /// Says when to come back although nothing wakes the queue.
+    /// Submits what is batched, collects what is done, and again as long as one leads to the other and
+    /// time is left. Says when to come back although nothing wakes the queue.
     fn turn(&mut self) -> io::Result<Due> {
-        self.runnable.extend(self.again.drain(..));
-        let due = self.rounds()?;
-        Ok(if self.again.is_empty() { due } else { Due::At(Instant::now()) })
+        let mut slice = Slice::default();
+        let due = self.rounds(&mut slice)?;
+        // There may be more where the slice ended.
+        Ok(if slice.is_over { Due::At(Instant::now()) } else { due })
     }
 
-    fn rounds(&mut self) -> io::Result<Due> {
+    fn rounds(&mut self, slice: &mut Slice) -> io::Result<Due> {
         for _ in 0..ROUNDS {
-            self.collect()?;
+            self.collect(slice)?;
             self.refill();
             let Some(ring) = self.ring.as_mut().filter(|ring| ring.has_unsubmitted()) else {
                 return Ok(Due::OnWake);
@@ -544,6 +544,20 @@ impl Aio {
 }
 
 /// The name of the ring in the poll set; the other name is that of the sockets.
+/// The time that a turn may take. Who has nothing to do asks no clock.
+#[derive(Debug, Default)]
+struct Slice {
+    until: Option<Instant>,
+    is_over: bool,
+}
+
+impl Slice {
+    /// An operation was gone on with.
+    fn pass(&mut self, now: Instant) {
+        self.is_over = now >= *self.until.get_or_insert(now + SLICE);
+    }
+}
+
 fn ring_key() -> PollKey {
     PollKey::default()
 }
@@ -772,6 +786,16 @@ mod tests {
                 return completion;
             }
             queue.wait(Duration::from_secs(20)).unwrap();
+        }
+    }
+
+    #[test]
+    fn slice_begins_with_the_first_operation_and_ends_in_time() {
+        let (mut slice, begun) = (Slice::default(), Instant::now());
+        assert!(!slice.is_over);
+        for (after, is_over) in [(Duration::ZERO, false), (SLICE / 2, false), (SLICE, true)] {
+            slice.pass(begun + after);
+            assert_eq!(slice.is_over, is_over, "{after:?}");
         }
     }
 

@@ -49,7 +49,7 @@ struct Jobs {
 /// What the workers have done, for the engine to collect.
 #[derive(Default)]
 struct Mailbox {
-    done: Vec<Done>,
+    done: VecDeque<Done>,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -115,9 +115,9 @@ impl Pool {
         jobs.waiting.remove(place)
     }
 
-    /// Moves what is done into `into`.
-    pub(crate) fn reap(&self, into: &mut Vec<Done>) {
-        into.append(&mut lock(&self.shared.mailbox).done);
+    /// What was done first of what was not collected yet.
+    pub(crate) fn reap(&self) -> Option<Done> {
+        lock(&self.shared.mailbox).done.pop_front()
     }
 }
 
@@ -162,7 +162,7 @@ impl Shared {
             let _ = job.op.complete(outcome);
             return;
         }
-        mailbox.done.push(done);
+        mailbox.done.push_back(done);
         // The first says it for those that come before it is collected.
         let waker = if mailbox.done.len() == 1 { mailbox.waker.clone() } else { None };
         drop(mailbox);
@@ -229,7 +229,7 @@ mod tests {
             (0..100).for_each(start);
             let mut done = Vec::new();
             while done.len() < 100 {
-                pool.reap(&mut done);
+                done.extend(pool.reap());
                 std::thread::yield_now();
             }
             let order = done.iter().map(|done| done.job.token.to_bits());

@@ -296,8 +296,7 @@ impl Sendfile {
         let Some(body) = &mut self.body else {
             return Ok(0);
         };
-        // Never more than a window, so it fits.
-        let count = (body.ready - body.at) as usize;
+        let count = (body.ready - body.at).min(window::TURN) as usize;
         match sys::sendfile(self.socket.as_fd(), body.file.as_fd(), body.at, count) {
             Ok(0) => {
                 let whole = body.cut();
@@ -335,7 +334,7 @@ impl Sendfile {
     /// Takes steps that do not wait, as many as one may in a row.
     fn go_on(&mut self) -> Step {
         let mut sent = 0;
-        while sent < window::LARGEST {
+        while sent < window::TURN {
             match self.go() {
                 Ok(more) => sent += more,
                 Err(step) => return step,

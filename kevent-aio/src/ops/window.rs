@@ -10,9 +10,10 @@ const PAGE: u64 = 4096;
 /// The smallest and the first window. Reading less at once costs more in calls than in bytes.
 pub(crate) const SMALLEST: u64 = 64 * 1024;
 const FIRST: u64 = 128 * 1024;
-/// The largest. It also bounds what one transfer sends in one turn, so what the others wait for it:
-/// about 0.1 ms.
 pub(crate) const LARGEST: u64 = 512 * 1024;
+
+/// What one transfer sends before others have their turn: about 25 us.
+pub(crate) const TURN: u64 = 128 * 1024;
 
 /// The read-ahead window of one transfer.
 #[derive(Clone, Copy, Debug)]
