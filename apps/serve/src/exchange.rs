@@ -341,12 +341,17 @@ impl Worker {
     }
 
     fn part_sent(&mut self, token: Token, whole: bool, error: Option<io::Error>) {
-        if let Some(error) = error.filter(|error| !is_clients_doing(error)) {
-            let line = self.exchange(token).map(|exchange| exchange.line.clone());
-            complain(&format!("{}: {error}", line.unwrap_or_default()));
-        }
         if whole {
             return self.send_next(token);
+        }
+        let Some(exchange) = self.exchange(token) else { return };
+        let client_left = error.as_ref().is_some_and(is_clients_doing);
+        if let (Some(error), false) = (error, client_left) {
+            let path = exchange.path().map(|path| path.relative().display().to_string());
+            complain(&format!("cannot read {}: {error}", path.unwrap_or_default()));
+        }
+        if exchange.sent == 0 && exchange.file.take().is_some() && !client_left {
+            return self.send_error(token, Status::InternalServerError);
         }
         // The client was promised more than there is: only the end of the connection tells him.
         self.close(token);

@@ -148,6 +148,20 @@ fn file_truncated_while_it_is_sent_ends_its_connection_only() {
     assert_eq!(server.get("/a.txt").status, 200);
 }
 
+#[test]
+fn file_deleted_while_it_is_sent_is_sent_whole_and_not_found_after() {
+    let root = folder();
+    let content = pattern(64 << 20, 1);
+    write(root.path(), "big", &content);
+    let server = start(root.path(), &[]);
+    let mut client = server.connect();
+    client.send("GET /big HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    fs::remove_file(root.path().join("big")).unwrap();
+    assert!(client.rest() == content);
+    soon(&server, "/big", 404, None);
+}
+
 /// The folder is served by its descriptor, and the watch on it has ended.
 #[test]
 fn root_that_was_renamed_is_served_as_it_is() {
