@@ -105,6 +105,10 @@ struct Body {
     /// The socket was asked whether sendfile(2) would wait for it, and it would not.
     nonblocking: bool,
     asks_cachestat: bool,
+    /// Read-ahead leaves out some of what it is asked for, or all.
+    lacks_read_ahead: bool,
+    /// Whether what is read stays in the page cache was looked up.
+    stays_checked: bool,
     /// The ring can't read this file without waiting, and may not wait.
     thread_only: bool,
     misses: u32,
@@ -114,7 +118,9 @@ struct Body {
 enum Reading {
     /// The bytes themselves, to be sent from memory.
     Stage(usize),
-    /// To have them in the page cache.
+    /// That all of them are in the page cache, after their reading was started: the last of them.
+    Arrival(usize),
+    /// To have them in the page cache. Reads them all, so it takes as long as copying them.
     Populate(usize),
 }
 
@@ -173,6 +179,8 @@ impl Sendfile {
             copying: None,
             nonblocking: false,
             asks_cachestat: true,
+            lacks_read_ahead: false,
+            stays_checked: false,
             thread_only: false,
             misses: 0,
         };
@@ -358,6 +366,11 @@ impl Sendfile {
                 return Step::Run;
             }
             Err(Errno(libc::EINTR)) => return Step::Run,
+            // Reading all of it tells what is wrong, and where.
+            Err(_) if matches!(reading, Reading::Arrival(_)) => {
+                body.reading = None;
+                body.lacks_read_ahead = true;
+            }
             Err(errno) => return failed(errno),
             Ok(length) => {
                 body.reading = None;
@@ -426,7 +439,7 @@ impl Body {
             Ok(false) if length <= SMALL => {
                 return Err(self.wait_for(Reading::Stage(length as usize)));
             }
-            Ok(false) => return Err(self.wait_for(Reading::Populate(length as usize))),
+            Ok(false) => return Err(self.fetch(length, left)),
             Err(errno) => self.copy(errno),
         }
         Ok(true)
@@ -465,6 +478,17 @@ impl Body {
             }
         }
         Ok(true)
+    }
+
+    /// Gets the next `length` bytes of the `left` into the page cache.
+    fn fetch(&mut self, length: u64, left: u64) -> Step {
+        if self.lacks_read_ahead || !self.asks_cachestat {
+            return self.wait_for(Reading::Populate(length as usize));
+        }
+        // The next window as well, so that the disk has something to do while this one is sent.
+        let ahead = left.min(2 * length);
+        self.lacks_read_ahead = residency::read_ahead(self.file.as_fd(), self.at, ahead).is_err();
+        self.wait_for(Reading::Arrival(length as usize))
     }
 
     fn wait_for(&mut self, reading: Reading) -> Step {
@@ -517,6 +541,10 @@ impl Body {
                 let fd = types::Fd(self.file.as_fd().as_raw_fd());
                 Some(opcode::Read::new(fd, pointer, length).offset(offset as u64).build())
             }
+            Reading::Arrival(length) => {
+                let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
+                Some(scratch.populate_entry(self.file.as_fd(), last(self.at, length), 1))
+            }
             Reading::Populate(length) => {
                 let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
                 Some(scratch.populate_entry(self.file.as_fd(), self.at, length))
@@ -530,6 +558,10 @@ impl Body {
                 let offset = self.clear_stage(length)?;
                 file::read(self.file.as_fd(), self.stage.room(), offset)
             }
+            Some(Reading::Arrival(length)) => {
+                let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
+                scratch.populate(self.file.as_fd(), last(self.at, length), 1)
+            }
             Some(Reading::Populate(length)) => {
                 let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
                 scratch.populate(self.file.as_fd(), self.at, length)
@@ -539,17 +571,25 @@ impl Body {
     }
 
     /// What was read is where it was wanted. `false`: the file has no more.
-    fn arrived(&mut self, reading: Reading, length: u32) -> bool {
-        if length == 0 {
-            return self.cut();
-        }
+    fn arrived(&mut self, reading: Reading, count: u32) -> bool {
         match reading {
-            Reading::Stage(_) => self.stage.filled(length as usize),
+            // The last byte is there, or never will be: is the rest?
+            Reading::Arrival(length) => {
+                let (length, file) = (length as u64, self.file.as_fd());
+                let all = window::pages(self.at, length);
+                if count == 1 && residency::cached_pages(file, self.at, length) == Ok(all) {
+                    self.ready = self.at + length;
+                } else {
+                    self.lacks_read_ahead = true;
+                }
+            }
+            _ if count == 0 => return self.cut(),
+            Reading::Stage(_) => self.stage.filled(count as usize),
             Reading::Populate(_) => {
-                self.ready = self.at + u64::from(length);
+                self.ready = self.at + u64::from(count);
                 // A file whose reads leave nothing in the cache (O_DIRECT, some of FUSE): sendfile(2)
                 // would read it again, and wait.
-                if self.misses == 1
+                if !std::mem::replace(&mut self.stays_checked, true)
                     && self.asks_cachestat
                     && residency::cached_pages(self.file.as_fd(), self.at, 1) == Ok(0)
                 {
@@ -559,6 +599,11 @@ impl Body {
         }
         true
     }
+}
+
+/// Where the last of the `length` bytes from `at` is.
+fn last(at: u64, length: usize) -> u64 {
+    at + (length as u64).saturating_sub(1)
 }
 
 impl Operation for Sendfile {

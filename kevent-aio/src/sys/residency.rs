@@ -1,8 +1,8 @@
-//! Asking the page cache what it holds: cachestat(2), and reads that do not wait.
+//! The page cache: what it holds (cachestat(2), reads that do not wait), and what it is to hold.
 //!
 //! # Safety
 //!
-//! The one call below passes a descriptor that is borrowed, so open, and memory of its own; the kernel
+//! The calls below pass a descriptor that is borrowed, so open, and memory of their own; the kernel
 //! keeps none of it past the call.
 
 #![allow(unsafe_code)]
@@ -58,6 +58,21 @@ pub(crate) fn probe(file: BorrowedFd<'_>, offset: u64) -> Result<bool, Errno> {
         Ok(_) => Ok(true),
         Err(Errno(libc::EAGAIN)) => Ok(false),
         Err(errno) => Err(errno),
+    }
+}
+
+/// Starts reading the `length` bytes from `offset` into the page cache, and does not wait for them:
+/// nothing is copied, and whoever wants to know when they are there asks for the last of them.
+///
+/// The kernel may read less.
+pub(crate) fn read_ahead(file: BorrowedFd<'_>, offset: u64, length: u64) -> Result<(), Errno> {
+    let offset = libc::off64_t::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
+    let length = libc::off64_t::try_from(length).map_err(|_| Errno(libc::EINVAL))?;
+    let advice = libc::POSIX_FADV_WILLNEED;
+    // SAFETY: takes numbers only.
+    match unsafe { libc::posix_fadvise64(file.as_raw_fd(), offset, length, advice) } {
+        0 => Ok(()),
+        errno => Err(Errno(errno)),
     }
 }
 

@@ -511,6 +511,40 @@ fn the_window_follows_the_pace_of_the_socket() {
     assert_eq!(body.ready, body.at, "it may be evicted until the socket takes it");
 }
 
+/// The kernel may read less than it was asked to, and the ring may say whatever it says.
+#[test]
+fn what_read_ahead_did_not_bring_is_read() {
+    let data = pattern(3_000_000);
+    let outcomes = [Ok(0), Ok(1), Err(Errno(libc::EIO)), Err(Errno(libc::EINVAL))];
+    for outcome in outcomes {
+        let file = Arc::new(disk_file(&data));
+        let (server, client) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let server = Arc::new(server);
+        let mut op = Sendfile::new(server.clone(), file.clone(), 0, data.len() as u64);
+        if !evict(&file) {
+            println!("skipped: the file can't be taken out of the page cache here");
+            return;
+        }
+        assert!(matches!(op.advance(), Step::Run));
+        assert!(matches!(op.body.as_ref().unwrap().reading, Some(Reading::Arrival(_))));
+        // Pages that are still on their way stay until they are there.
+        assert!((0..1000).any(|_| evict(&file)), "what was begun is gone again");
+        assert!(matches!(op.complete(outcome), Step::Run), "{outcome:?}");
+        assert!(matches!(op.body.as_ref().unwrap().reading, Some(Reading::Populate(_))));
+        let reader = reader(client);
+        let outcome = op.run();
+        let step = op.complete(outcome);
+        let result = match step {
+            Step::Done(result) => result,
+            _ => drive(&mut op).0,
+        };
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(result.unwrap(), data.len() as u64);
+        assert!(reader.join().unwrap() == data);
+    }
+}
+
 #[test]
 fn without_cachestat_what_is_missing_in_the_middle_is_found_out() {
     let file = Arc::new(disk_file(&pattern(1_000_000)));
