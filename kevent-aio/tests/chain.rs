@@ -2,49 +2,18 @@
 
 #![allow(clippy::unwrap_used)] // In helpers of tests, too.
 
+mod common;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kevent_aio::{
-    Aio, Builder, Chain, Choice, Completion, Fd, Header, Op, Open, Sendfile, Span, StepResult,
-    testing,
-};
-use kevent_core::{Queue, SourceId};
+use kevent_aio::{Aio, Builder, Chain, Fd, Header, Op, Open, Sendfile, Span, StepResult, testing};
 
-/// Every engine that can be had here.
-fn engines() -> Vec<Builder> {
-    let had = |choice: &Choice| {
-        let can = Aio::builder().backend(*choice).build().is_ok();
-        if !can {
-            println!("skipped: {choice:?} can't be had here");
-        }
-        can
-    };
-    let choices = [Choice::Uring, Choice::Pool].into_iter().filter(had);
-    choices.map(|choice| Aio::builder().backend(choice)).collect()
-}
-
-fn queue(builder: Builder) -> (Queue<Completion>, SourceId<Aio>) {
-    let mut queue = Queue::new().unwrap();
-    let aio = queue.attach(builder.build().unwrap(), |completion| completion).unwrap();
-    (queue, aio)
-}
-
-/// The next completion, which has to come within ten seconds.
-fn next(queue: &mut Queue<Completion>) -> Completion {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        queue.wait(Duration::from_secs(1)).unwrap();
-        if let Some(completion) = queue.next() {
-            return completion;
-        }
-        assert!(Instant::now() < deadline, "no completion");
-    }
-}
+use common::{engines, next, queue};
 
 /// Runs one chain on an engine of its own.
 fn run(builder: Builder, chain: Chain) -> (io::Result<u64>, Chain) {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // In helpers of tests, too.
 
+mod common;
+
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,39 +12,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use kevent_aio::{Aio, Builder, Choice, Completion, End, Op, Sendfile, testing};
-use kevent_core::{Queue, SourceId};
+use kevent_aio::{Aio, End, Op, Sendfile, testing};
 
-/// Every engine that can be had here.
-fn engines() -> Vec<Builder> {
-    let had = |choice: &Choice| {
-        let can = Aio::builder().backend(*choice).build().is_ok();
-        if !can {
-            println!("skipped: {choice:?} can't be had here");
-        }
-        can
-    };
-    let choices = [Choice::Uring, Choice::Pool].into_iter().filter(had);
-    choices.map(|choice| Aio::builder().backend(choice)).collect()
-}
-
-fn queue(builder: Builder) -> (Queue<Completion>, SourceId<Aio>) {
-    let mut queue = Queue::new().unwrap();
-    let aio = queue.attach(builder.build().unwrap(), |completion| completion).unwrap();
-    (queue, aio)
-}
-
-/// The next completion, which has to come within ten seconds.
-fn next(queue: &mut Queue<Completion>) -> Completion {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        queue.wait(Duration::from_secs(1)).unwrap();
-        if let Some(completion) = queue.next() {
-            return completion;
-        }
-        assert!(Instant::now() < deadline, "no completion");
-    }
-}
+use common::{engines, next, queue};
 
 fn sendfile(op: Op) -> Sendfile {
     match op {

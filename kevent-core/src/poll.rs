@@ -208,11 +208,7 @@ impl PollSet {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        let data = self.pack(key);
-        let mut owners = self.owners.lock();
-        self.control(Change::Add, fd.as_raw_fd(), flags(interest, trigger), data)?;
-        owners.insert(fd.as_raw_fd(), data);
-        Ok(())
+        self.put(Change::Add, fd.as_raw_fd(), key, flags(interest, trigger))
     }
 
     /// Adds `fd` so that, of several sets that wait for it, one is woken and not all: for a listener
@@ -233,11 +229,7 @@ impl PollSet {
         // The kernel takes EXCLUSIVE with IN, OUT and ET only.
         let allowed = epoll::IN | epoll::OUT | epoll::ET;
         let flags = flags(interest, trigger) & allowed | epoll::EXCLUSIVE;
-        let data = self.pack(key);
-        let mut owners = self.owners.lock();
-        self.control(Change::Add, fd.as_raw_fd(), flags, data)?;
-        owners.insert(fd.as_raw_fd(), data);
-        Ok(())
+        self.put(Change::Add, fd.as_raw_fd(), key, flags)
     }
 
     /// Changes what is asked of `fd`, which is in the set. What is ready already is told again.
@@ -253,11 +245,7 @@ impl PollSet {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        let data = self.pack(key);
-        let mut owners = self.owners.lock();
-        self.control(Change::Modify, fd.as_raw_fd(), flags(interest, trigger), data)?;
-        owners.insert(fd.as_raw_fd(), data);
-        Ok(())
+        self.put(Change::Modify, fd.as_raw_fd(), key, flags(interest, trigger))
     }
 
     /// Takes `fd` out of the set.
@@ -321,6 +309,15 @@ impl PollSet {
             }
             !mine
         });
+    }
+
+    /// Makes an entry, or another one of it, and remembers whose it is.
+    fn put(&self, change: Change, fd: RawFd, key: PollKey, flags: u32) -> io::Result<()> {
+        let data = self.pack(key);
+        let mut owners = self.owners.lock();
+        self.control(change, fd, flags, data)?;
+        owners.insert(fd, data);
+        Ok(())
     }
 
     fn control(&self, change: Change, fd: RawFd, flags: u32, data: u64) -> io::Result<()> {

@@ -44,16 +44,7 @@ impl Bench {
     }
 
     pub fn next_within(&mut self, patience: Duration) -> Option<Completion> {
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(completion) = self.queue.next() {
-                return Some(completion);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            self.queue.wait(Wait::until(deadline)).expect("waiting works");
-        }
+        next_within(&mut self.queue, patience)
     }
 
     pub fn is_silent(&mut self) {
@@ -95,6 +86,35 @@ pub fn honest() -> Vec<(&'static str, Builder)> {
         Err(error) => println!("skipped: {error}"),
     }
     all
+}
+
+/// Those, where the name does not matter.
+pub fn engines() -> Vec<Builder> {
+    honest().into_iter().map(|(_, builder)| builder).collect()
+}
+
+/// An engine in a queue of its own, where no more is wanted.
+pub fn queue(builder: Builder) -> (Queue<Completion>, SourceId<Aio>) {
+    let Bench { queue, id } = Bench::new(builder);
+    (queue, id)
+}
+
+pub fn next_within(queue: &mut Queue<Completion>, patience: Duration) -> Option<Completion> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(completion) = queue.next() {
+            return Some(completion);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        queue.wait(Wait::until(deadline)).expect("waiting works");
+    }
+}
+
+/// The next completion.
+pub fn next(queue: &mut Queue<Completion>) -> Completion {
+    next_within(queue, PATIENCE).expect("a completion comes")
 }
 
 /// Those, and some that lie.
