@@ -154,6 +154,19 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// The operation under way.
+    pub(crate) fn operation(&self) -> Option<Token> {
+        self.exchange.as_ref()?.operation
+    }
+}
+
+/// The request line, for the log.
+pub fn first_line(input: &[u8]) -> String {
+    let line = input.trim_ascii_start().split(|byte| *byte == b'\r' || *byte == b'\n').next();
+    String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

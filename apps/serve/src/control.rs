@@ -1,7 +1,6 @@
 //! What only one thread does for all: it hears signals, watches the folder, and tells the others.
 
 use std::fmt;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,9 +10,10 @@ use kevent_core::{PostError, Poster, Signal, SignalEvent};
 use kevent_fs::{Change, ChangeKind};
 
 use crate::log::Log;
+use crate::message::{Invalid, Message, insist};
 use crate::options::LogTarget;
+use crate::stderr::complain;
 use crate::untold::Untold;
-use crate::worker::{Invalid, Message};
 
 /// The signals that the server answers.
 pub const SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
@@ -123,21 +123,6 @@ impl Control {
             }
         }
     }
-}
-
-/// Posts a message that has to arrive: waits while the mailbox is full, not on the thread that empties
-/// it.
-pub fn insist(poster: &Poster<Message>, mut message: Message) {
-    while let Err(PostError::Full(back)) = poster.post(message) {
-        message = back;
-        std::thread::yield_now();
-    }
-}
-
-/// One line on standard error. There is nobody to tell if that fails.
-pub fn complain(text: &str) {
-    use io::Write;
-    let _ = writeln!(io::stderr().lock(), "kevent-serve: {text}");
 }
 
 impl fmt::Debug for Control {

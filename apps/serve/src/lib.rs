@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs)] // Documented for whoever reads the program; nobody else calls it.
 
+pub mod answer;
+pub mod clients;
 pub mod connection;
 pub mod control;
 pub mod exchange;
@@ -14,9 +16,11 @@ pub mod idle;
 pub mod limits;
 pub mod lister;
 pub mod log;
+pub mod message;
 pub mod options;
 pub mod reply;
 pub mod server;
+pub mod stderr;
 pub mod untold;
 pub mod vital;
 pub mod worker;

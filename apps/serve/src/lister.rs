@@ -12,11 +12,10 @@ use kevent_aio::Fd;
 use kevent_core::Poster;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use crate::control::insist;
 use crate::http::listing::{self, Entry};
 use crate::http::path::FilePath;
+use crate::message::{Message, insist};
 use crate::vital;
-use crate::worker::Message;
 
 /// Folders that may wait to be listed. More are refused, and the client is told to come back.
 const BACKLOG: usize = 64;

@@ -11,13 +11,15 @@ use kevent_aio::{Aio, Fd};
 use kevent_core::{Signals, UserEvents};
 use kevent_fs::{Kinds, Watcher};
 
-use crate::control::{Control, SIGNALS, complain, insist};
+use crate::control::{Control, SIGNALS};
 use crate::limits::{self, Share};
 use crate::lister::Lister;
 use crate::log::Log;
+use crate::message::{Message, insist};
 use crate::options::Options;
+use crate::stderr::complain;
 use crate::vital;
-use crate::worker::{Message, Setup, Worker};
+use crate::worker::{Setup, Worker};
 
 /// Everything that is needed to serve, so that nothing is missing once clients come.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::thread::{Builder, JoinHandle};
 
-use crate::control::complain;
+use crate::stderr::complain;
 
 /// Does `work` on a thread of that name, as [`run`] does.
 ///
