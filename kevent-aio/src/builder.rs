@@ -102,6 +102,24 @@ impl Builder {
     }
 }
 
+impl Aio {
+    /// An engine on io_uring, or on a pool of threads where that can't be had. The environment
+    /// variable `KEVENT_AIO` (`uring`, `pool` or `auto`) chooses.
+    ///
+    /// # Errors
+    ///
+    /// Only when that variable asks for what can't be had, or for nonsense: see [`Builder::build`].
+    pub fn new() -> io::Result<Aio> {
+        Aio::builder().build()
+    }
+
+    /// An engine made to measure.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
 fn no_ring(refusal: &Refusal) -> io::Error {
     let remedy = refusal.remedy();
     let text = format!(

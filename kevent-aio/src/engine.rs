@@ -14,7 +14,6 @@ use kevent_core::{
 use crate::backend::pool::Pool;
 use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
-use crate::builder::Builder;
 use crate::flight::{Flight, Reason, Stage};
 use crate::operation::{Errno, Operation, Outcome, Step};
 use crate::ops::Op;
@@ -95,22 +94,6 @@ pub struct Aio {
 }
 
 impl Aio {
-    /// An engine on io_uring, or on a pool of threads where that can't be had. The environment
-    /// variable `KEVENT_AIO` (`uring`, `pool` or `auto`) chooses.
-    ///
-    /// # Errors
-    ///
-    /// Only when that variable asks for what can't be had, or for nonsense: see [`Builder::build`].
-    pub fn new() -> io::Result<Aio> {
-        Aio::builder().build()
-    }
-
-    /// An engine made to measure.
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
     pub(crate) fn assemble(
         ring: Option<Uring>,
         refusal: Option<Refusal>,
