@@ -70,6 +70,10 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// [`wait`](Queue::wait) with [`Wait::poll`] and takes the events out; it may be readable once too
 /// often, never once too seldom. Taking the descriptor has a price: a `write(2)` for each turn that
 /// leaves events behind, a `timerfd_settime(2)` for each new deadline.
+///
+/// It is no use in a child of fork(2): parent and child would share one epoll set, and what the child
+/// does to it, dropping the queue included, the parent loses. (A child that executes another program, as
+/// that of [`Command`](std::process::Command) does, inherits nothing of it.)
 pub struct Queue<E> {
     ring: Ring<Entry<E>>,
     waiter: Waiter,
