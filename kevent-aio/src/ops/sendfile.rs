@@ -49,6 +49,8 @@ const PROBE_STEP: usize = 64 * 1024;
 /// other, so to a blocking socket the bytes are copied instead. It is sent exactly the range, also
 /// when the file grows; when the file is shorter, [`End::FileEnded`].
 ///
+/// A file that was opened with `O_DIRECT` is refused (`InvalidInput`) before anything is sent.
+///
 /// sendfile(2) to a socket that the peer has closed raises SIGPIPE. Rust programs ignore that signal
 /// from the start; a program whose `main` is not Rust's has to ignore it itself.
 ///
@@ -425,7 +427,7 @@ impl Body {
                 Err(errno) => return Err(failed(errno)),
             }
         }
-        if !self.may_sendfile(socket).map_err(failed)? {
+        if !self.may_sendfile(socket)? {
             return Ok(true);
         }
         let length = self.window.next(self.at, left);
@@ -445,12 +447,18 @@ impl Body {
         Ok(true)
     }
 
-    /// Whether sendfile(2) does not wait for room in the socket. Asked only of who comes to need it:
-    /// bytes from memory are sent by a call that never waits, whatever the socket's mode.
-    fn may_sendfile(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Errno> {
-        if !self.nonblocking {
-            self.nonblocking = sys::is_nonblocking(socket)?;
+    /// Whether sendfile(2) waits for neither room in the socket nor the disk. Asked only of who comes to
+    /// need it: bytes from memory are sent by a call that never waits, whatever the socket's mode.
+    fn may_sendfile(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Step> {
+        if self.nonblocking {
+            return Ok(true);
         }
+        if sys::status_flags(self.file.as_fd()).map_err(failed)? & libc::O_DIRECT != 0 {
+            let text =
+                "a file that was opened with O_DIRECT: what is sent goes through the page cache";
+            return Err(Step::Done(Err(io::Error::new(io::ErrorKind::InvalidInput, text))));
+        }
+        self.nonblocking = sys::status_flags(socket).map_err(failed)? & libc::O_NONBLOCK != 0;
         if !self.nonblocking {
             self.copy(Errno(libc::EWOULDBLOCK));
         }
@@ -587,7 +595,7 @@ impl Body {
             Reading::Stage(_) => self.stage.filled(count as usize),
             Reading::Populate(_) => {
                 self.ready = self.at + u64::from(count);
-                // A file whose reads leave nothing in the cache (O_DIRECT, some of FUSE): sendfile(2)
+                // A file whose reads leave nothing in the cache (some of FUSE): sendfile(2)
                 // would read it again, and wait.
                 if !std::mem::replace(&mut self.stays_checked, true)
                     && self.asks_cachestat

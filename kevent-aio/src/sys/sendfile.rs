@@ -62,11 +62,10 @@ pub(crate) fn uncork(socket: BorrowedFd<'_>) {
     unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, value, length) };
 }
 
-/// Whether reads and writes of `fd` fail rather than wait.
-pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+/// The status flags that `fd` was opened with, or was given since: O_NONBLOCK, O_DIRECT.
+pub(crate) fn status_flags(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
     // SAFETY: this command takes no further argument.
-    let flags = once(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() })?;
-    Ok(flags as i32 & libc::O_NONBLOCK != 0)
+    once(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() }).map(|flags| flags as i32)
 }
 
 /// A place for reads whose data nobody wants: they are made for what they leave in the page cache.

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -590,4 +591,29 @@ fn what_a_file_grows_by_comes_before_the_trailer() {
         op
     });
     assert_eq!((result.unwrap(), got.as_slice()), (18, b"small no more tail".as_slice()));
+}
+
+/// sendfile(2) would wait for it, and a copy would need aligned memory.
+#[test]
+fn a_file_opened_for_direct_io_is_refused_and_nobody_waits() {
+    for size in [3_000, 1_000_000] {
+        let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all(&pattern(size)).unwrap();
+        file.as_file().sync_all().unwrap();
+        let mut options = File::options();
+        let Ok(direct) = options.read(true).custom_flags(libc::O_DIRECT).open(file.path()) else {
+            println!("skipped: no direct I/O here");
+            return;
+        };
+        let direct = Arc::new(direct);
+        for is_cached in [true, false] {
+            if !is_cached {
+                evict(file.as_file());
+            }
+            let build = |socket| Sendfile::new(socket, direct.clone(), 0, size as u64);
+            let (_, result, steps, got) = transfer(|socket| build(socket).header("head"));
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert_eq!((got.len(), steps.slept), (0, 0), "{size} {is_cached}");
+        }
+    }
 }
