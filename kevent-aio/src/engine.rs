@@ -417,10 +417,50 @@ impl Aio {
         Cancel::Requested
     }
 
-    /// Advances the operations that can go on, and those that can go on thereby.
-    fn pump(&mut self, slice: &mut Slice) {
+    /// Goes on with what can go on: what the ring has done, what the pool has done, and who has only
+    /// waited for his turn. One of each at a time: any of the three may never run out.
+    fn go_round(&mut self, slice: &mut Slice) -> io::Result<()> {
+        if std::mem::take(&mut self.sockets_ready) {
+            self.sockets.look(&mut self.runnable)?;
+        }
         while !slice.is_over {
-            let Some(token) = self.runnable.pop_front() else { return };
+            let found = [self.reap_ring(), self.reap_pool(), self.resume()];
+            if found == [false; 3] {
+                break;
+            }
+            slice.pass(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Goes on with an operation that the ring has done; `false` when there is none.
+    fn reap_ring(&mut self) -> bool {
+        match self.ring.as_mut().and_then(Uring::reap) {
+            Some(Reaped::Done(Done { job, outcome })) => {
+                self.counters.ring += 1;
+                self.complete(job, outcome, Way::Ring);
+            }
+            Some(Reaped::Undone(job)) => self.run_instead(job),
+            None => return false,
+        }
+        true
+    }
+
+    /// Goes on with an operation that the pool has done; `false` when there is none.
+    fn reap_pool(&mut self) -> bool {
+        if self.on_pool == 0 {
+            return false;
+        }
+        let Some(Done { job, outcome }) = self.pool.reap() else { return false };
+        self.on_pool -= 1;
+        self.counters.pool += 1;
+        self.complete(job, outcome, Way::Pool);
+        true
+    }
+
+    /// Advances an operation whose turn has come; `false` when there is none.
+    fn resume(&mut self) -> bool {
+        while let Some(token) = self.runnable.pop_front() {
             let Some(flight) = self.flights.get_mut(token) else { continue };
             if !matches!(flight.stage, Stage::InLine(_) | Stage::Armed(_)) {
                 continue;
@@ -428,35 +468,9 @@ impl Aio {
             let Some(mut op) = flight.take_waiting() else { continue };
             let step = op.advance();
             self.go_on(token, op, step);
-            slice.pass(Instant::now());
+            return true;
         }
-    }
-
-    /// Collects what the backends have done, and goes on with it.
-    fn collect(&mut self, slice: &mut Slice) -> io::Result<()> {
-        while !slice.is_over {
-            match self.ring.as_mut().and_then(Uring::reap) {
-                Some(Reaped::Done(Done { job, outcome })) => {
-                    self.counters.ring += 1;
-                    self.complete(job, outcome, Way::Ring);
-                }
-                Some(Reaped::Undone(job)) => self.run_instead(job),
-                None => break,
-            }
-            slice.pass(Instant::now());
-        }
-        while self.on_pool > 0 && !slice.is_over {
-            let Some(Done { job, outcome }) = self.pool.reap() else { break };
-            self.on_pool -= 1;
-            self.counters.pool += 1;
-            self.complete(job, outcome, Way::Pool);
-            slice.pass(Instant::now());
-        }
-        if std::mem::take(&mut self.sockets_ready) {
-            self.sockets.look(&mut self.runnable)?;
-        }
-        self.pump(slice);
-        Ok(())
+        false
     }
 
     /// Submits what is batched, collects what is done, and again as long as one leads to the other and
@@ -470,7 +484,7 @@ impl Aio {
 
     fn rounds(&mut self, slice: &mut Slice) -> io::Result<Due> {
         for _ in 0..ROUNDS {
-            self.collect(slice)?;
+            self.go_round(slice)?;
             self.refill();
             let Some(ring) = self.ring.as_mut().filter(|ring| ring.has_unsubmitted()) else {
                 return Ok(Due::OnWake);
