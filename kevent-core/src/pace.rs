@@ -3,7 +3,8 @@
 //! A look costs as much as ten turns of a source that has its events in memory, so it is not for every
 //! turn. But turns can be long, too (a megabyte sent, a slow user), and who waits for a descriptor
 //! meanwhile waits for them all. So the turns between two looks are as many as fit into a fixed time,
-//! going by how long those before the last look took.
+//! going by how long those before the last look took. A few times on the way the clock is asked whether
+//! they still are that short.
 
 use std::time::{Duration, Instant};
 
@@ -34,10 +35,13 @@ impl Pace {
 
     /// A turn is over.
     pub(crate) fn turned(&mut self, clock: impl FnOnce() -> Instant) {
-        if self.turns == 0 {
-            self.begun = clock();
-        }
         self.turns = self.turns.saturating_add(1);
+        if self.turns == 1 {
+            self.begun = clock();
+        } else if self.turns.is_power_of_two() && clock() >= self.begun + SPAN {
+            // They are longer than those before the last look.
+            self.allowed = self.turns;
+        }
     }
 
     /// The kernel is about to be looked at.
@@ -74,6 +78,16 @@ mod tests {
         for (each, expected) in [(50, 64), (10_000, 20), (100_000, 2), (9_000_000, 2), (50, 64)] {
             let each = Duration::from_nanos(each);
             turns_until_a_look(&mut pace, &mut now, each);
+            assert_eq!(turns_until_a_look(&mut pace, &mut now, each), expected, "{each:?}");
+        }
+    }
+
+    #[test]
+    fn turns_that_have_become_long_are_noticed_before_the_next_look() {
+        for (each, expected) in [(10_000, 32), (100_000, 4), (9_000_000, 2)] {
+            let (mut pace, mut now) = (Pace::new(), Instant::now());
+            turns_until_a_look(&mut pace, &mut now, Duration::from_nanos(50));
+            let each = Duration::from_nanos(each);
             assert_eq!(turns_until_a_look(&mut pace, &mut now, each), expected, "{each:?}");
         }
     }
