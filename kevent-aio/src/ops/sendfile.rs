@@ -293,6 +293,10 @@ impl Sendfile {
         self.sent.body += of_body as u64;
         if let Some(body) = &mut self.body {
             body.unstage(of_body);
+            if self.sent.trailer > 0 {
+                // Behind that comes nothing of the file, though it may grow now.
+                body.cut();
+            }
         }
         // A short count is a full socket: asking again would tell the same.
         if sent < total { Err(Step::Writable) } else { Ok(sent as u64) }

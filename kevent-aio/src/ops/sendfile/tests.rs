@@ -617,3 +617,22 @@ fn a_file_opened_for_direct_io_is_refused_and_nobody_waits() {
         }
     }
 }
+
+#[test]
+fn file_that_grows_after_its_end_was_reached_does_not_follow_its_trailer() {
+    let (server, client) = tcp();
+    let mut file = disk_file(b"body");
+    let trailer = pattern(8_000_000);
+    let mut op =
+        Sendfile::new(server.clone(), Arc::new(file.try_clone().unwrap()), 0, Sendfile::TO_END)
+            .header("head")
+            .trailer(trailer.clone());
+    fill(&mut op);
+    assert!(op.sent().trailer > 0);
+    file.write_all(b"more").unwrap();
+    let reader = reader(client);
+    let (result, _) = drive(&mut op);
+    server.shutdown(Shutdown::Write).unwrap();
+    assert!(reader.join().unwrap() == [b"headbody", trailer.as_slice()].concat());
+    assert_eq!((result.unwrap(), op.end()), (8_000_008, Some(End::Complete)));
+}
