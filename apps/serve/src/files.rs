@@ -1,7 +1,6 @@
 //! Open files that are kept for the next request.
 
 use std::collections::HashMap;
-use std::collections::hash_map::IntoValues;
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,7 +33,7 @@ impl fmt::Debug for OpenFile {
 pub struct FileCache {
     young: HashMap<Box<[u8]>, Arc<OpenFile>>,
     old: HashMap<Box<[u8]>, Arc<OpenFile>>,
-    leaving: IntoValues<Box<[u8]>, Arc<OpenFile>>,
+    leaving: HashMap<Box<[u8]>, Arc<OpenFile>>,
     capacity: usize,
     /// No file in these is kept.
     untold: Untold,
@@ -48,7 +47,7 @@ impl FileCache {
         FileCache {
             young: HashMap::new(),
             old: HashMap::new(),
-            leaving: HashMap::new().into_values(),
+            leaving: HashMap::new(),
             capacity,
             untold: Untold::default(),
             version: 0,
@@ -80,27 +79,33 @@ impl FileCache {
 
     fn keep(&mut self, path: Box<[u8]>, file: Arc<OpenFile>) {
         if self.young.len() >= self.capacity.div_ceil(2) {
-            let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-            self.leaving = old.into_values();
+            let young = std::mem::take(&mut self.young);
+            self.leaving = std::mem::replace(&mut self.old, young);
         }
         // Two go for each that comes, so those that are leaving never exceed the room that the young
         // generation has left.
-        self.leaving.by_ref().take(2).for_each(drop);
+        let going: Vec<_> = self.leaving.keys().take(2).cloned().collect();
+        for path in going {
+            self.leaving.remove(&path);
+        }
         self.young.insert(path, file);
     }
 
-    /// Forgets the file at `path`.
+    /// Forgets the file at `path`. Nothing holds it open any more: a file that was deleted takes room
+    /// on the disk until then.
     pub fn invalidate_file(&mut self, path: &[u8]) {
         self.version += 1;
-        self.young.remove(path);
-        self.old.remove(path);
+        for kept in [&mut self.young, &mut self.old, &mut self.leaving] {
+            kept.remove(path);
+        }
     }
 
     /// Forgets every file below the directory at `path`.
     pub fn invalidate_tree(&mut self, path: &[u8]) {
         self.version += 1;
-        self.young.retain(|kept, _| !is_below(kept, path));
-        self.old.retain(|kept, _| !is_below(kept, path));
+        for kept in [&mut self.young, &mut self.old, &mut self.leaving] {
+            kept.retain(|kept, _| !is_below(kept, path));
+        }
     }
 
     /// Keeps nothing below the directory at `path` from now on.
@@ -182,6 +187,25 @@ mod tests {
         for (path, stays) in [("a/b", false), ("a/b/c", false), ("ab", true), ("b", true)] {
             cache.insert(path.as_bytes(), &file(), cache.version());
             assert_eq!(cache.get(path.as_bytes()).is_some(), stays, "{path}");
+        }
+    }
+
+    #[test]
+    fn invalidated_file_is_closed_wherever_it_was_kept() {
+        type Invalidate = fn(&mut FileCache, &[u8]);
+        let ways: [Invalidate; 2] = [FileCache::invalidate_file, FileCache::invalidate_tree];
+        for invalidate in ways {
+            let mut cache = FileCache::new(40);
+            let files: Vec<_> = (0..41).map(|_| file()).collect();
+            for (n, file) in files.iter().enumerate() {
+                cache.insert(format!("{n}").as_bytes(), file, 0);
+            }
+            assert!(!cache.leaving.is_empty(), "none is on its way out");
+            for (n, file) in files.iter().enumerate() {
+                invalidate(&mut cache, format!("{n}").as_bytes());
+                assert_eq!(Arc::strong_count(file), 1, "{n} is open");
+            }
+            assert_eq!(cache.held(), 0);
         }
     }
 
