@@ -540,7 +540,6 @@ impl Aio {
     }
 }
 
-/// The name of the ring in the poll set; the other name is that of the sockets.
 /// The time that a turn may take. Who has nothing to do asks no clock.
 #[derive(Debug, Default)]
 struct Slice {
@@ -555,6 +554,7 @@ impl Slice {
     }
 }
 
+/// The name of the ring in the poll set; the other name is that of the sockets.
 fn ring_key() -> PollKey {
     PollKey::default()
 }
