@@ -478,8 +478,8 @@ impl Aio {
     fn turn(&mut self) -> io::Result<Due> {
         let mut slice = Slice::default();
         let due = self.rounds(&mut slice)?;
-        // There may be more where the slice ended.
-        Ok(if slice.is_over { Due::At(Instant::now()) } else { due })
+        // There may be more where the slice ended, and what `refill` has set free.
+        Ok(if slice.is_over || !self.runnable.is_empty() { Due::At(Instant::now()) } else { due })
     }
 
     fn rounds(&mut self, slice: &mut Slice) -> io::Result<Due> {
