@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, folder, has_curl, launch, pattern, start, until, ways, write};
+use common::{Client, Server, folder, has_curl, launch, pattern, start, ways, write};
 
 #[test]
 fn sixty_four_curls_fetch_a_tree_byte_for_byte() {
@@ -83,7 +83,7 @@ fn slow_clients_cost_no_thread_and_no_memory_and_stall_nobody() {
     let grown = server.memory().saturating_sub(memory);
     assert!(grown < 40 << 20, "{grown} bytes for 20 clients");
     drop((slow, quick));
-    until("descriptors are given back", || server.descriptors() <= descriptors + 1);
+    server.gives_back_all_but(descriptors + 1);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn client_that_resets_in_the_middle_leaves_nothing_behind() {
         assert_eq!(client.head().status, 200);
         // Bytes of the answer are unread, so the kernel closes with a reset.
     }
-    until("descriptors are given back", || server.descriptors() <= descriptors + 1);
+    server.gives_back_all_but(descriptors + 1);
     assert!(server.is_alive());
     assert_eq!(server.get("/a.txt").body, b"hello");
 }
@@ -118,7 +118,7 @@ fn five_hundred_connections_that_come_and_go_leave_nothing_behind() {
         drop(clients);
         assert_eq!(server.get("/a.txt").status, 200);
     }
-    until("descriptors are given back", || server.descriptors() <= descriptors + 1);
+    server.gives_back_all_but(descriptors + 1);
 }
 
 #[test]

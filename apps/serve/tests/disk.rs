@@ -59,7 +59,7 @@ fn file_that_cannot_be_read_is_an_error_and_the_others_are_served() {
             assert_eq!(client.get("/a.txt").body, b"hello", "{way}");
         }
         drop(client);
-        until("descriptors are given back", || server.descriptors() <= descriptors);
+        server.gives_back_all_but(descriptors);
     }
 }
 

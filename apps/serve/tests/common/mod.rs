@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,20 @@ impl Server {
 
     pub(crate) fn descriptors(&self) -> usize {
         self.count("fd")
+    }
+
+    /// It closes what clients, who are gone, have made it open.
+    pub(crate) fn gives_back_all_but(&self, descriptors: usize) {
+        let begun = Instant::now();
+        while self.descriptors() > descriptors {
+            assert!(begun.elapsed() < PATIENCE, "{descriptors} expected: {:#?}", self.opened());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn opened(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs");
+        entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
     }
 
     pub(crate) fn threads(&self) -> usize {
