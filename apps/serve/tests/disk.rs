@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Server, command, folder, launch, pattern, until, ways, write};
+use common::{Server, command, folder, launch, pattern, ways, write};
 
 /// strace(1) has every read of these files fail, once they are open. What the ring reads it does not
 /// see; but whatever is read has to pass sendfile(2), or is asked for without waiting first.
