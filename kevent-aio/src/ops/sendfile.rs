@@ -474,10 +474,10 @@ impl Body {
         let file = self.file.as_fd();
         let last = self.at + (length - 1);
         if self.asks_cachestat {
-            match residency::cached_pages(file, self.at, length) {
-                Ok(cached) if cached < window::pages(self.at, length) => return Ok(false),
+            match residency::holds_all(file, self.at, length) {
+                Ok(false) => return Ok(false),
                 // A page counts as soon as its read has begun, and the last is the last to arrive.
-                Ok(_) => match residency::probe(file, last) {
+                Ok(true) => match residency::probe(file, last) {
                     Err(Errno(libc::EOPNOTSUPP)) => return Ok(true),
                     probed => return probed,
                 },
@@ -588,8 +588,7 @@ impl Body {
             // The last byte is there, or never will be: is the rest?
             Reading::Arrival(length) => {
                 let (length, file) = (length as u64, self.file.as_fd());
-                let all = window::pages(self.at, length);
-                if count == 1 && residency::cached_pages(file, self.at, length) == Ok(all) {
+                if count == 1 && residency::holds_all(file, self.at, length) == Ok(true) {
                     self.ready = self.at + length;
                 } else {
                     self.lacks_read_ahead = true;

@@ -5,6 +5,7 @@
 //! socket does not take what was made ready: what is read ahead of a slow client is memory that
 //! nobody uses yet.
 
+/// The smallest page that Linux has.
 const PAGE: u64 = 4096;
 
 /// The smallest and the first window. Reading less at once costs more in calls than in bytes.
@@ -43,15 +44,6 @@ impl Window {
     }
 }
 
-/// How many pages hold the `length` bytes from `offset`.
-pub(crate) fn pages(offset: u64, length: u64) -> u64 {
-    if length == 0 {
-        return 0;
-    }
-    let last = offset.saturating_add(length - 1);
-    last / PAGE - offset / PAGE + 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,14 +71,6 @@ mod tests {
             }
             prop_assert_eq!(at, end);
         }
-
-        #[test]
-        fn pages_are_those_that_the_bytes_touch(offset in 0..100_000_u64, length in 0..100_000_u64) {
-            let touched: std::collections::BTreeSet<u64> =
-                (offset..offset + length).step_by(512).chain(
-                    (length > 0).then(|| offset + length - 1)).map(|at| at / PAGE).collect();
-            prop_assert_eq!(pages(offset, length), touched.len() as u64);
-        }
     }
 
     #[test]
@@ -104,7 +88,6 @@ mod tests {
 
     #[test]
     fn the_end_of_the_address_range_does_not_overflow() {
-        assert_eq!(pages(u64::MAX - 1, u64::MAX), 1);
         assert_eq!(Window::new().next(u64::MAX - 10, 10), 10);
     }
 }

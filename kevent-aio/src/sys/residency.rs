@@ -48,6 +48,25 @@ pub(crate) fn cached_pages(file: BorrowedFd<'_>, offset: u64, length: u64) -> Re
     Ok(stat.cached)
 }
 
+/// Whether all of the `length` bytes from `offset` are in the page cache, or on their way. Errors as
+/// those of [`cached_pages`].
+pub(crate) fn holds_all(file: BorrowedFd<'_>, offset: u64, length: u64) -> Result<bool, Errno> {
+    // SAFETY: takes a number only, and makes no system call.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // Some machines have pages of 16 or 64 KiB. There is none without pages.
+    let page = u64::try_from(page).unwrap_or(4096).max(1);
+    Ok(cached_pages(file, offset, length)? >= pages(offset, length, page))
+}
+
+/// How many pages hold the `length` bytes from `offset`.
+fn pages(offset: u64, length: u64, page: u64) -> u64 {
+    if length == 0 {
+        return 0;
+    }
+    let last = offset.saturating_add(length - 1);
+    last / page - offset / page + 1
+}
+
 /// Whether the byte at `offset` could be read now; past the end of the file, it could. If it could not,
 /// its read has been started.
 ///
@@ -82,4 +101,34 @@ pub(crate) fn size(file: BorrowedFd<'_>) -> Result<u64, Errno> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     file::statx(Some(file), c"", flags, libc::STATX_SIZE, &mut stat)?;
     Ok(stat.stx_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pages_are_those_that_the_bytes_touch(
+            offset in 0..100_000_u64,
+            length in 0..100_000_u64,
+            page in prop::sample::select(vec![4096, 16_384, 65_536_u64]),
+        ) {
+            let touched: BTreeSet<u64> = (offset..offset + length)
+                .step_by(512)
+                .chain((length > 0).then(|| offset + length - 1))
+                .map(|at| at / page)
+                .collect();
+            prop_assert_eq!(pages(offset, length, page), touched.len() as u64);
+        }
+    }
+
+    #[test]
+    fn end_of_the_address_range_does_not_overflow() {
+        assert_eq!(pages(u64::MAX - 1, u64::MAX, 4096), 1);
+    }
 }
