@@ -42,7 +42,7 @@ pub struct FileCache {
 }
 
 impl FileCache {
-    /// A cache that keeps `capacity` files open; none when that is zero.
+    /// A cache that keeps `capacity` files open, one more when that is odd; none when it is zero.
     pub fn new(capacity: usize) -> FileCache {
         FileCache {
             young: HashMap::new(),

@@ -184,8 +184,8 @@ impl Log {
         *said = Some(now);
         Some(match (mem::take(lost), refusal.take()) {
             (0, Some(error)) => format!("the log: {error}. Its lines wait"),
-            (lost, Some(error)) => format!("the log: {error}. {lost} lines are lost"),
-            (lost, None) => format!("the log cannot keep up: {lost} lines are lost"),
+            (lost, Some(error)) => format!("the log: {error}. lines lost: {lost}"),
+            (lost, None) => format!("the log cannot keep up: lines lost: {lost}"),
         })
     }
 
@@ -290,10 +290,10 @@ mod tests {
         assert!(log.waiting.len() < 2 * WAITING_MAX);
         let now = Instant::now();
         let said = log.complaint(now).unwrap();
-        assert!(said.contains("3 lines are lost"), "{said}");
+        assert!(said.contains("lines lost: 3"), "{said}");
         log.line(&line());
         assert_eq!(log.complaint(now), None, "not with every line");
-        assert!(log.complaint(now + COMPLAINTS_APART).unwrap().contains("1 lines are lost"));
+        assert!(log.complaint(now + COMPLAINTS_APART).unwrap().contains("lines lost: 1"));
         assert!(log.take_write().is_some());
         assert!(log.take_write().is_none(), "one write at a time");
         log.line(&line());
@@ -340,6 +340,6 @@ mod tests {
             assert_eq!(text(&log), whole);
         }
         let said = log.last_complaint(Instant::now()).unwrap();
-        assert!(said.contains("No space") && said.contains("1 lines are lost"), "{said}");
+        assert!(said.contains("No space") && said.contains("lines lost: 1"), "{said}");
     }
 }
