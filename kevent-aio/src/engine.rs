@@ -1,7 +1,6 @@
 //! The engine: takes operations in, chooses the way for each, and gives completions out.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,18 +13,16 @@ use kevent_core::{
 use crate::backend::pool::Pool;
 use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
+use crate::completion::{Cancel, Completion, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
 use crate::operation::{Errno, Operation, Outcome, Step};
 use crate::ops::Op;
 use crate::report::{Counters, Refusal, Report, Way};
+use crate::slice::Slice;
 use crate::sockets::Sockets;
 
 /// How often one turn submits what the completions of the last submission led to.
 const ROUNDS: usize = 16;
-
-/// So long one turn goes on with operations. What can go on after that has its turn after the other
-/// sources: who waits for a small answer does not wait for everybody's large one.
-const SLICE: Duration = Duration::from_micros(200);
 
 /// When to try again what the kernel had no room for.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
@@ -540,20 +537,6 @@ impl Aio {
     }
 }
 
-/// The time that a turn may take. Who has nothing to do asks no clock.
-#[derive(Debug, Default)]
-struct Slice {
-    until: Option<Instant>,
-    is_over: bool,
-}
-
-impl Slice {
-    /// An operation was gone on with.
-    fn pass(&mut self, now: Instant) {
-        self.is_over = now >= *self.until.get_or_insert(now + SLICE);
-    }
-}
-
 /// The name of the ring in the poll set; the other name is that of the sockets.
 fn ring_key() -> PollKey {
     PollKey::default()
@@ -638,63 +621,6 @@ impl fmt::Debug for Aio {
             .field("pool", &self.pool)
             .field("counters", &self.counters)
             .finish_non_exhaustive()
-    }
-}
-
-/// An operation is done.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Completion {
-    /// Which one.
-    pub token: Token,
-    /// What the user gave with it.
-    pub key: u64,
-    /// The count, or whatever else the operation has for a result.
-    pub result: io::Result<u64>,
-    /// The operation, with its buffers and descriptors.
-    pub op: Op,
-    /// How it was done; of an operation of several steps, how the last was that took a backend.
-    pub way: Way,
-    cancelled: bool,
-}
-
-impl Completion {
-    /// Whether [`Aio::cancel`] ended it. If it came too late, `result` is what the operation has done.
-    #[must_use]
-    pub fn was_cancelled(&self) -> bool {
-        self.cancelled
-    }
-}
-
-/// The answer to [`Aio::cancel`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancel {
-    /// One completion comes, and says how it ended.
-    Requested,
-    /// There is no such operation: its completion was taken out of the queue before.
-    NotFound,
-}
-
-/// An operation could not be submitted; here it is back.
-#[derive(Debug)]
-pub struct SubmitError {
-    /// Why.
-    pub error: io::Error,
-    /// The operation.
-    pub op: Op,
-}
-
-impl fmt::Display for SubmitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.error, f)
-    }
-}
-
-impl Error for SubmitError {}
-
-impl From<SubmitError> for io::Error {
-    fn from(refused: SubmitError) -> io::Error {
-        refused.error
     }
 }
 
@@ -783,16 +709,6 @@ mod tests {
                 return completion;
             }
             queue.wait(Duration::from_secs(20)).unwrap();
-        }
-    }
-
-    #[test]
-    fn slice_begins_with_the_first_operation_and_ends_in_time() {
-        let (mut slice, begun) = (Slice::default(), Instant::now());
-        assert!(!slice.is_over);
-        for (after, is_over) in [(Duration::ZERO, false), (SLICE / 2, false), (SLICE, true)] {
-            slice.pass(begun + after);
-            assert_eq!(slice.is_over, is_over, "{after:?}");
         }
     }
 

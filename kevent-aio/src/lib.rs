@@ -37,17 +37,20 @@ compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Lin
 mod backend;
 mod buffer;
 mod builder;
+mod completion;
 mod engine;
 mod flight;
 mod operation;
 mod ops;
 mod report;
+mod slice;
 mod sockets;
 mod sys;
 pub mod testing;
 
 pub use crate::builder::{Builder, Choice, UnknownChoice};
-pub use crate::engine::{Aio, Cancel, Completion, SubmitError};
+pub use crate::completion::{Cancel, Completion, SubmitError};
+pub use crate::engine::Aio;
 pub use crate::operation::Fd;
 pub use crate::ops::{
     Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Op, Open,

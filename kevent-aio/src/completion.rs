@@ -1,0 +1,68 @@
+//! What the engine answers: that an operation is done, that it was cancelled, that it was not taken.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use kevent_core::Token;
+
+use crate::ops::Op;
+use crate::report::Way;
+
+/// An operation is done.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Completion {
+    /// Which one.
+    pub token: Token,
+    /// What the user gave with it.
+    pub key: u64,
+    /// The count, or whatever else the operation has for a result.
+    pub result: io::Result<u64>,
+    /// The operation, with its buffers and descriptors.
+    pub op: Op,
+    /// How it was done; of an operation of several steps, how the last was that took a backend.
+    pub way: Way,
+    pub(crate) cancelled: bool,
+}
+
+impl Completion {
+    /// Whether [`Aio::cancel`](crate::Aio::cancel) ended it. If that came too late, `result` is what the
+    /// operation has done.
+    #[must_use]
+    pub fn was_cancelled(&self) -> bool {
+        self.cancelled
+    }
+}
+
+/// The answer to [`Aio::cancel`](crate::Aio::cancel).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// One completion comes, and says how it ended.
+    Requested,
+    /// There is no such operation: its completion was taken out of the queue before.
+    NotFound,
+}
+
+/// An operation could not be submitted; here it is back.
+#[derive(Debug)]
+pub struct SubmitError {
+    /// Why.
+    pub error: io::Error,
+    /// The operation.
+    pub op: Op,
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl Error for SubmitError {}
+
+impl From<SubmitError> for io::Error {
+    fn from(refused: SubmitError) -> io::Error {
+        refused.error
+    }
+}
