@@ -16,6 +16,12 @@ compile_error!(
     "kevent makes one whole of what Linux has (epoll, timerfd, pidfd, io_uring): it runs on Linux only"
 );
 
+mod attached;
+mod clock;
+mod flow;
+mod histogram;
+mod interrupt;
+mod mask;
 mod numbers;
 mod pace;
 mod poll;
@@ -24,6 +30,7 @@ mod ring;
 mod sink;
 mod source;
 mod sources;
+mod stats;
 mod sys;
 mod table;
 pub mod testing;
@@ -35,14 +42,21 @@ mod waiter;
 mod waker;
 mod wheel;
 
+pub use crate::attached::SourceError;
+pub use crate::clock::Clock;
+pub use crate::flow::{Flow, Merge, Overflow, SourceStats};
+pub use crate::histogram::Histogram;
+pub use crate::interrupt::Interrupter;
+pub use crate::mask::SignalMask;
 pub use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
-pub use crate::queue::{Queue, SourceError, SourceId, Stats};
+pub use crate::queue::{Queue, SourceId, Stamped};
 pub use crate::sink::{Full, Sink};
 pub use crate::source::{Due, Source};
 pub use crate::sources::process::{ProcessEvent, Processes, WatchError};
 pub use crate::sources::signal::{Signal, SignalEvent, SignalValue, Signals};
 pub use crate::sources::timer::{TimerEvent, TimerKind, Timers};
 pub use crate::sources::user::{PostError, Poster, UserEvents};
+pub use crate::stats::Stats;
 pub use crate::table::Table;
 pub use crate::token::Token;
 #[cfg(feature = "tokio")]

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 /// For so long, about, nobody who waits for a descriptor is kept waiting by events that are there.
 const SPAN: Duration = Duration::from_micros(200);
 
-/// The most turns between two looks, so that a clock is asked for few of them.
-const TURNS_MAX: u32 = 64;
+/// The most turns between two looks.
+const TURNS_MAX: u32 = 512;
+
+/// So many turns go by between two looks at the clock.
+const TURNS_PER_CLOCK: u32 = 16;
 
 /// Counts turns, and says when it is time to look.
 #[derive(Debug)]
@@ -29,16 +32,25 @@ impl Pace {
     }
 
     /// Whether enough turns went by without a look.
+    #[inline]
     pub(crate) fn wants_a_look(&self) -> bool {
         self.turns >= self.allowed
     }
 
-    /// A turn is over.
-    pub(crate) fn turned(&mut self, clock: impl FnOnce() -> Instant) {
+    /// A turn is over. Says whether it is time to look.
+    #[inline]
+    pub(crate) fn turned(&mut self, clock: impl FnOnce() -> Instant) -> bool {
         self.turns = self.turns.saturating_add(1);
+        if self.turns % TURNS_PER_CLOCK == 0 || self.turns.is_power_of_two() {
+            self.compare(clock());
+        }
+        self.wants_a_look()
+    }
+
+    fn compare(&mut self, now: Instant) {
         if self.turns == 1 {
-            self.begun = clock();
-        } else if self.turns.is_power_of_two() && clock() >= self.begun + SPAN {
+            self.begun = now;
+        } else if now >= self.begun + SPAN {
             // They are longer than those before the last look.
             self.allowed = self.turns;
         }
@@ -75,7 +87,7 @@ mod tests {
     #[test]
     fn short_turns_are_many_and_long_ones_few() {
         let (mut pace, mut now) = (Pace::new(), Instant::now());
-        for (each, expected) in [(50, 64), (10_000, 20), (100_000, 2), (9_000_000, 2), (50, 64)] {
+        for (each, expected) in [(50, 512), (10_000, 20), (100_000, 2), (9_000_000, 2), (50, 512)] {
             let each = Duration::from_nanos(each);
             turns_until_a_look(&mut pace, &mut now, each);
             assert_eq!(turns_until_a_look(&mut pace, &mut now, each), expected, "{each:?}");

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polling::Poller;
 
+use crate::clock::Clock;
 use crate::sys::epoll::{self, Change};
 use crate::token::Token;
 use crate::waker::Waker;
@@ -182,12 +183,19 @@ pub struct PollSet {
     poller: Arc<Poller>,
     owners: Owners,
     waker: Waker,
+    clock: Clock,
     source: u16,
 }
 
 impl PollSet {
-    pub(crate) fn new(poller: Arc<Poller>, owners: Owners, waker: Waker, source: u16) -> PollSet {
-        PollSet { poller, owners, waker, source }
+    pub(crate) fn new(
+        poller: Arc<Poller>,
+        owners: Owners,
+        waker: Waker,
+        clock: Clock,
+        source: u16,
+    ) -> PollSet {
+        PollSet { poller, owners, waker, clock, source }
     }
 
     /// Adds `fd`.
@@ -330,6 +338,12 @@ impl PollSet {
         &self.waker
     }
 
+    /// The clock by which the queue goes.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     fn pack(&self, key: PollKey) -> u64 {
         u64::from(self.source) << 48 | u64::from(key.generation) << 32 | u64::from(key.slot)
     }
@@ -400,7 +414,11 @@ mod tests {
     fn two_poll_sets() -> (PollSet, PollSet) {
         let (poller, owners) = (Arc::new(Poller::new().unwrap()), Owners::default());
         let waker = Waker::new().unwrap();
-        let of = |n| PollSet::new(Arc::clone(&poller), owners.clone(), waker.clone(), n);
+        let clock = Clock::real();
+        let of = |n| {
+            let poller = Arc::clone(&poller);
+            PollSet::new(poller, owners.clone(), waker.clone(), clock.clone(), n)
+        };
         (of(1), of(2))
     }
 

@@ -1,7 +1,5 @@
 //! The queue: sources in, events out.
 
-use std::any::Any;
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -11,12 +9,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::attached::Attached;
+use crate::clock::Clock;
+use crate::flow::{Flow, SourceStats};
+use crate::interrupt::{Interrupter, Interrupts};
+use crate::mask::SignalMask;
 use crate::numbers::Numbers;
 use crate::pace::Pace;
-use crate::poll::{PollKey, PollSet, Ready};
-use crate::ring::Ring;
-use crate::sink::{Entry, RingSink};
+use crate::ring::{OWN, Ring, Taken};
+use crate::sink::Full;
 use crate::source::{Due, Source};
+use crate::stats::Stats;
 use crate::table::Table;
 use crate::token::Token;
 use crate::wait::Wait;
@@ -75,16 +78,20 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// does to it, dropping the queue included, the parent loses. (A child that executes another program, as
 /// that of [`Command`](std::process::Command) does, inherits nothing of it.)
 pub struct Queue<E> {
-    ring: Ring<Entry<E>>,
+    ring: Ring<E>,
     waiter: Waiter,
     sources: Table<Attached<E>>,
     numbers: Numbers,
     /// The sources in the order of attachment; turns begin at each in its turn.
     order: Vec<Token>,
     first: usize,
+    /// How many events a source may put into the ring in one turn if its terms do not say.
+    share: usize,
     /// Events that `next` may still hand out before the next wait.
     budget: usize,
     pace: Pace,
+    interrupts: Interrupts,
+    /// What was counted but for the sources that are attached.
     stats: Stats,
     /// Tells its ids from those of other queues.
     number: u64,
@@ -92,14 +99,6 @@ pub struct Queue<E> {
 
 /// The number of the next queue of this process.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
-
-/// A source and whether it may have something.
-struct Attached<E> {
-    source: Box<dyn AnySource<E>>,
-    /// Its number in the poll set.
-    number: u16,
-    pending: bool,
-}
 
 impl<E: 'static> Queue<E> {
     /// A queue whose ring holds 1,024 events.
@@ -119,13 +118,15 @@ impl<E: 'static> Queue<E> {
     pub fn with_capacity(capacity: NonZeroUsize) -> io::Result<Queue<E>> {
         Ok(Queue {
             ring: Ring::new(capacity),
-            waiter: Waiter::new()?,
+            waiter: Waiter::new(Clock::real())?,
             sources: Table::new(),
             numbers: Numbers::default(),
             order: Vec::new(),
             first: 0,
+            share: capacity.get(),
             budget: usize::MAX,
             pace: Pace::new(),
+            interrupts: Interrupts::default(),
             stats: Stats::default(),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         })
@@ -142,16 +143,16 @@ impl<E: 'static> Queue<E> {
         source: S,
         wrap: impl FnMut(S::Item) -> E + Send + 'static,
     ) -> io::Result<SourceId<S>> {
-        let source = Box::new(Wrapped { source, wrap });
         let token = self.sources.try_insert_with(|token| {
             let number = self.numbers.give(token).ok_or_else(too_many_sources)?;
-            Ok::<_, io::Error>(Attached { source, number, pending: true })
+            Ok::<_, io::Error>(Attached::new(source, wrap, number))
         })?;
         if let Err(error) = self.connect(token) {
             self.disconnect(token);
             return Err(error);
         }
         self.order.push(token);
+        self.share_out();
         self.waiter.waker().changed();
         Ok(SourceId { queue: self.number, token, source: PhantomData })
     }
@@ -164,6 +165,7 @@ impl<E: 'static> Queue<E> {
         // An id may come from another queue.
         self.get_mut(id)?.detach();
         self.order.retain(|token| *token != id.token);
+        self.share_out();
         let attached = self.disconnect(id.token)?;
         attached.source.into_any().downcast().ok().map(|source| *source)
     }
@@ -177,9 +179,33 @@ impl<E: 'static> Queue<E> {
     /// Takes a source out, and out of the poll set what it left there.
     fn disconnect(&mut self, source: Token) -> Option<Attached<E>> {
         let attached = self.sources.remove(source)?;
+        self.stats.add(&attached.gate.stats);
         self.waiter.poll_set(attached.number).clear();
         self.numbers.take_back(attached.number);
         Some(attached)
+    }
+
+    /// An equal part of the ring for each source, at least one event: then none has to wait for
+    /// another longer than for one ringful.
+    fn share_out(&mut self) {
+        self.share = (self.ring.capacity() / self.order.len().max(1)).max(1);
+    }
+
+    /// Sets the terms on which a source puts events into the ring. `false` when it is detached or of
+    /// another queue.
+    ///
+    /// No source can keep another from being heard, whatever the terms: in each turn each may push
+    /// as many as its quota says, and the turns begin at each source in its turn. If the user takes
+    /// out all that there is before he waits again, an event that is at its source comes out after at
+    /// most two ringfuls of others: one that lay in the ring, and one that went in with it.
+    pub fn set_flow<S: Source>(&mut self, id: SourceId<S>, flow: Flow<E>) -> bool {
+        if id.queue != self.number {
+            return false;
+        }
+        let Some(attached) = self.sources.get_mut(id.token) else { return false };
+        attached.gate.set(flow);
+        self.waiter.waker().changed();
+        true
     }
 
     /// The source behind `id`; `None` when it is detached or of another queue.
@@ -213,12 +239,14 @@ impl<E: 'static> Queue<E> {
     /// When a source can no longer work; the error says which ([`SourceError`]). The other sources
     /// and the events in the ring are not touched by it: go on taking them out, and detach the
     /// source.
+    #[inline]
     pub fn wait(&mut self, wait: impl Into<Wait>) -> io::Result<usize> {
-        let mut wait = wait.into();
-        let enough = wait.minimum().min(self.ring.capacity());
+        let wait = wait.into();
         self.budget = wait.maximum();
-        if self.ring.len() < enough || enough == 0 {
-            self.gather(&mut wait, enough)?;
+        let enough = (1..=self.ring.len()).contains(&wait.minimum());
+        // What sources have put there comes to an end without a look; what the user posts may not.
+        if !enough || self.ring.own() > 0 && self.pace.turned(|| self.waiter.clock().now()) {
+            self.gather(wait)?;
         }
         Ok(self.ring.len().min(self.budget))
     }
@@ -227,18 +255,68 @@ impl<E: 'static> Queue<E> {
     ///
     /// `None` when the ring is empty, or when as many were taken as the last wait allowed.
     #[allow(clippy::should_implement_trait)] // An iterator could not be left alone between two events.
+    #[inline]
     pub fn next(&mut self) -> Option<E> {
+        self.take().map(|taken| taken.event)
+    }
+
+    /// As [`next`](Queue::next), with what the queue knows of the event.
+    pub fn next_stamped(&mut self) -> Option<Stamped<E>> {
+        self.take().map(|taken| {
+            let Taken { source, token, event, seen, sequence } = taken;
+            let seen = self.waiter.clock().instant(seen);
+            Stamped { event, sequence, seen, source, token }
+        })
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<Taken<E>> {
         while self.budget > 0 {
-            let Entry { source, token, event } = self.ring.pop()?;
-            let wanted = self.sources.get_mut(source).is_some_and(|s| s.source.deliver(token));
-            if wanted {
+            let taken = self.ring.pop()?;
+            if taken.source == OWN || self.is_wanted(taken.source, taken.token) {
                 self.budget -= 1;
-                self.stats.delivered += 1;
-                return Some(event);
+                return Some(taken);
             }
-            self.stats.stale += 1;
         }
         None
+    }
+
+    /// Asks its source whether an event that came out of the ring is still wanted.
+    fn is_wanted(&mut self, source: Token, token: Token) -> bool {
+        let attached = self.sources.get_mut(source);
+        let Some(attached) = attached else {
+            self.stats.stale += 1;
+            return false;
+        };
+        attached.deliver(token)
+    }
+
+    /// Puts an event of the user's own into the ring, behind those that are there. For the thread that
+    /// has the queue; others have a [`Poster`](crate::Poster).
+    ///
+    /// As cheap as an event can be: it needs no source, no lock and no clock. As its time it gets that of
+    /// the queue's last turn.
+    ///
+    /// # Errors
+    ///
+    /// The event, when as many posts lie in the ring as it has [capacity](Queue::capacity). Events of
+    /// sources do not count; they have their own room.
+    #[inline]
+    pub fn post(&mut self, event: E) -> Result<(), Full<E>> {
+        if self.ring.own_room() == 0 {
+            self.stats.refused += 1;
+            return Err(Full(event));
+        }
+        self.ring.begin(OWN, self.waiter.clock().last_turn_nanos());
+        self.ring.push(Token::SOLE, event);
+        self.waiter.waker().changed();
+        Ok(())
+    }
+
+    /// What makes this queue's wait come back from elsewhere, without an event.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupts.interrupter(self.waiter.waker())
     }
 
     /// How many events the ring holds at most.
@@ -262,54 +340,96 @@ impl<E: 'static> Queue<E> {
     /// Counters since the queue was made.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { refused: self.ring.refused(), ..self.stats }
+        let mut stats = self.stats;
+        stats.delivered += self.ring.own_taken();
+        self.sources.iter().for_each(|(_, attached)| stats.add(&attached.gate.stats));
+        stats
     }
 
-    /// Gathers events until there are `enough` of them or the time has passed.
-    fn gather(&mut self, wait: &mut Wait, enough: usize) -> io::Result<()> {
+    /// What one source counted; `None` when it is detached or of another queue.
+    #[must_use]
+    pub fn source_stats<S: Source>(&self, id: SourceId<S>) -> Option<SourceStats> {
+        if id.queue != self.number {
+            return None;
+        }
+        self.sources.get(id.token).map(|attached| attached.gate.stats)
+    }
+
+    /// Gathers events until there are enough of them or the time has passed.
+    fn gather(&mut self, mut wait: Wait) -> io::Result<()> {
+        let wait = &mut wait;
+        self.begin_turn();
         let mut outcome = self.collect();
         // A source that fails at every turn must not keep the others from being looked at.
-        if outcome.is_err() || self.pace.wants_a_look() || enough == 0 {
-            outcome = outcome.and(self.look(Some(Duration::ZERO)));
+        let look = outcome.is_err() || self.pace.wants_a_look() || self.enough(wait) == 0;
+        if look {
+            outcome = outcome.and(self.look(Some(Duration::ZERO), None).map(|_| ()));
         }
-        while outcome.is_ok() && self.ring.len() < enough {
-            outcome = self.sleep(wait);
-            if wait.is_over() {
+        while outcome.is_ok() && self.ring.len() < self.enough(wait) && !self.interrupts.pending() {
+            let interrupted;
+            (interrupted, outcome) = match self.sleep(wait) {
+                Ok(interrupted) => (interrupted, Ok(())),
+                Err(error) => (false, Err(error)),
+            };
+            if interrupted && wait.mask().is_some() || wait.is_over(self.waiter.clock()) {
                 break;
             }
         }
-        self.pace.turned(Instant::now);
+        self.stats.interrupts += self.interrupts.tell();
+        self.pace.turned(|| self.waiter.clock().turn());
         if self.waiter.waker().is_exported() {
             outcome = outcome.and(self.leave_for_others());
         }
         outcome
     }
 
-    /// Sleeps until something is there, and fetches it.
-    fn sleep(&mut self, wait: &mut Wait) -> io::Result<()> {
+    /// Time has passed since the last turn: in the hands of the user, or of whoever slept for the queue.
+    fn begin_turn(&mut self) {
+        let clock = self.waiter.clock();
+        let before = clock.last_turn_nanos();
+        clock.begin_turn();
+        if !self.waiter.waker().is_exported() {
+            self.stats.handling.record(clock.turn_nanos() - before);
+        }
+    }
+
+    /// How many events would end this wait now. One, if a source may not push what it has before the
+    /// user takes some out.
+    fn enough(&self, wait: &mut Wait) -> usize {
+        let enough = wait.enough(self.waiter.clock()).min(self.ring.capacity());
+        let held = enough > 1 && self.sources.iter().any(|(_, attached)| attached.is_held());
+        if held { 1 } else { enough }
+    }
+
+    /// Sleeps until something is there, and fetches it. Says whether a signal ended it.
+    fn sleep(&mut self, wait: &mut Wait) -> io::Result<bool> {
         // Looked at only once it is known that others would ring: see `waker`.
         self.waiter.waker().fall_asleep();
         let before = self.ring.len();
         let due = self.collect_due()?;
-        let timeout = if self.ring.len() > before || self.any_pending() {
-            Some(Duration::ZERO)
-        } else {
-            match due {
-                Due::Now => Some(Duration::ZERO),
-                Due::At(instant) => wait.sleep(Some(instant)),
-                Due::OnWake => wait.sleep(None),
-            }
+        let here = self.ring.len() > before || self.any_ready() || self.interrupts.pending();
+        let clock = self.waiter.clock();
+        let timeout = match due {
+            _ if here => Some(Duration::ZERO),
+            Due::Now => Some(Duration::ZERO),
+            Due::At(instant) => wait.sleep(Some(instant), clock),
+            Due::OnWake => wait.sleep(None, clock),
         };
-        let looked = self.look(timeout);
+        if let (Some(deadline), false) = (wait.wall(), timeout == Some(Duration::ZERO)) {
+            self.waiter.set_wall(deadline)?;
+        }
+        let looked = self.look(timeout, wait.mask());
         self.waiter.waker().wake_up();
         looked
     }
 
-    /// One look at the kernel, then one at every source that may have something.
-    fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.pace.looks(Instant::now);
+    /// One look at the kernel, then one at every source that may have something. Says whether a
+    /// signal ended it.
+    fn look(&mut self, timeout: Option<Duration>, mask: Option<SignalMask>) -> io::Result<bool> {
+        self.pace.looks(|| self.waiter.clock().turn());
         self.stats.polls += 1;
-        self.waiter.wait(timeout)?;
+        let interrupted = self.waiter.wait(timeout, mask)?;
+        self.waiter.clock().begin_turn();
         for (number, key, ready) in self.waiter.found() {
             let source = self.numbers.source(number);
             if let Some(attached) = source.and_then(|source| self.sources.get_mut(source)) {
@@ -319,7 +439,7 @@ impl<E: 'static> Queue<E> {
                 self.stats.strays += 1;
             }
         }
-        self.collect()
+        self.collect().map(|()| interrupted)
     }
 
     fn collect(&mut self) -> io::Result<()> {
@@ -334,7 +454,7 @@ impl<E: 'static> Queue<E> {
         let (last, first) = self.order.split_at(self.first.min(self.order.len()));
         for token in first.iter().chain(last) {
             let Some(attached) = self.sources.get_mut(*token) else { continue };
-            match attached.turn(&mut self.ring, *token) {
+            match attached.turn(&mut self.ring, self.waiter.clock(), *token, self.share) {
                 Ok(next) => due = due.or_sooner(next),
                 Err(error) => failure = failure.and(Err(error)),
             }
@@ -343,8 +463,8 @@ impl<E: 'static> Queue<E> {
         failure.map(|()| due)
     }
 
-    fn any_pending(&self) -> bool {
-        self.sources.iter().any(|(_, attached)| attached.pending)
+    fn any_ready(&self) -> bool {
+        self.sources.iter().any(|(_, attached)| attached.is_ready())
     }
 
     /// Leaves the descriptor as those expect it who may sleep on it now: it rings from here on,
@@ -354,25 +474,13 @@ impl<E: 'static> Queue<E> {
         let due = self.collect_due();
         // After a failure the deadlines are not known: let the queue look again.
         let more = matches!(due, Ok(Due::Now) | Err(_));
-        if more || !self.ring.is_empty() || self.any_pending() {
+        if more || !self.ring.is_empty() || self.any_ready() {
             self.waiter.waker().ring();
         }
         self.waiter.set_alarm(match due? {
             Due::At(instant) => Some(instant),
             Due::Now | Due::OnWake => None,
         })
-    }
-}
-
-impl<E> Attached<E> {
-    fn turn(&mut self, ring: &mut Ring<Entry<E>>, token: Token) -> io::Result<Due> {
-        let mut due = self.source.flush()?;
-        if due == Due::Now || self.pending {
-            self.pending = self.source.drain(ring, token)?;
-            // What is due after the drain; a source that was left with something is pending.
-            due = self.source.flush()?;
-        }
-        Ok(due)
     }
 }
 
@@ -422,27 +530,6 @@ impl<E> fmt::Debug for Queue<E> {
     }
 }
 
-/// Counters of a [`Queue`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Events handed to the user.
-    pub delivered: u64,
-    /// Events thrown away on the way out, because their registration had been removed.
-    pub stale: u64,
-    /// Times that a source found the ring full, and kept what it had.
-    pub refused: u64,
-    /// Looks at the kernel, each one system call.
-    pub polls: u64,
-    /// How often the kernel spoke of a descriptor of a source that is detached.
-    ///
-    /// That takes one that was closed while it was in the queue's set and a duplicate of it is open
-    /// somewhere: nobody can take it out any more, until the duplicate is closed. If it is
-    /// level-triggered and stays ready, every wait looks again at once: a number that grows all the
-    /// time explains a busy processor.
-    pub strays: u64,
-}
-
 fn too_many_sources() -> io::Error {
     io::Error::new(
         io::ErrorKind::QuotaExceeded,
@@ -450,11 +537,37 @@ fn too_many_sources() -> io::Error {
     )
 }
 
+/// An event with what the queue knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stamped<E> {
+    /// The event.
+    pub event: E,
+    /// How many events came into the ring before it. A gap in what comes out is an event that was
+    /// withheld, because its registration had been removed.
+    pub sequence: u64,
+    /// When the queue saw it: the time of the turn in which it came into the ring.
+    pub seen: Instant,
+    /// Of which source it is: as [`SourceId::token`], or [`Token::SOLE`] if the user
+    /// [posted](Queue::post) it himself.
+    pub source: Token,
+    /// Of which registration of that source.
+    pub token: Token,
+}
+
 /// Names a source of a queue, and its type.
 pub struct SourceId<S> {
     queue: u64,
     token: Token,
     source: PhantomData<fn() -> S>,
+}
+
+impl<S> SourceId<S> {
+    /// Tells the source from the others of its queue: see [`Stamped::source`].
+    #[must_use]
+    pub fn token(self) -> Token {
+        self.token
+    }
 }
 
 impl<S> Clone for SourceId<S> {
@@ -468,92 +581,5 @@ impl<S> Copy for SourceId<S> {}
 impl<S> fmt::Debug for SourceId<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SourceId<{}>({:?})", std::any::type_name::<S>(), self.token)
-    }
-}
-
-/// A source can no longer work.
-#[derive(Debug)]
-pub struct SourceError {
-    /// The type of the source.
-    pub source_name: &'static str,
-    /// What happened to it.
-    pub error: io::Error,
-}
-
-impl fmt::Display for SourceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.source_name, self.error)
-    }
-}
-
-impl Error for SourceError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-/// A source of any type, with its items made into `E`. One dynamic call for each batch.
-trait AnySource<E>: Send {
-    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()>;
-    fn ready(&mut self, key: PollKey, ready: Ready);
-    fn flush(&mut self) -> io::Result<Due>;
-    /// Says whether the ring refused something.
-    fn drain(&mut self, ring: &mut Ring<Entry<E>>, source: Token) -> io::Result<bool>;
-    fn deliver(&mut self, token: Token) -> bool;
-    fn name(&self) -> &'static str;
-    fn as_any(&self) -> &dyn Any;
-    fn as_any_mut(&mut self) -> &mut dyn Any;
-    fn into_any(self: Box<Self>) -> Box<dyn Any>;
-}
-
-struct Wrapped<S, W> {
-    source: S,
-    wrap: W,
-}
-
-impl<S, W> Wrapped<S, W> {
-    fn in_context(error: io::Error) -> io::Error {
-        let source_name = std::any::type_name::<S>();
-        io::Error::new(error.kind(), SourceError { source_name, error })
-    }
-}
-
-impl<E, S: Source, W: FnMut(S::Item) -> E + Send + 'static> AnySource<E> for Wrapped<S, W> {
-    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
-        self.source.attach(poll_set).map_err(Self::in_context)
-    }
-
-    fn ready(&mut self, key: PollKey, ready: Ready) {
-        self.source.ready(key, ready);
-    }
-
-    fn flush(&mut self) -> io::Result<Due> {
-        self.source.flush().map_err(Self::in_context)
-    }
-
-    fn drain(&mut self, ring: &mut Ring<Entry<E>>, source: Token) -> io::Result<bool> {
-        let mut sink = RingSink { ring, source, wrap: &mut self.wrap, refused: false };
-        self.source.drain(&mut sink).map_err(Self::in_context)?;
-        Ok(sink.refused)
-    }
-
-    fn deliver(&mut self, token: Token) -> bool {
-        self.source.deliver(token)
-    }
-
-    fn name(&self) -> &'static str {
-        std::any::type_name::<S>()
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        &self.source
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        &mut self.source
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        Box::new(self.source)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::flow::{Gate, Overflow};
 use crate::ring::Ring;
 use crate::token::Token;
 
@@ -37,35 +38,88 @@ impl<T> fmt::Display for Full<T> {
 
 impl<T> std::error::Error for Full<T> {}
 
-/// An event in the ring, with what is needed to find out whether it is still wanted.
-#[derive(Debug)]
-pub(crate) struct Entry<E> {
-    pub(crate) source: Token,
-    pub(crate) token: Token,
-    pub(crate) event: E,
+/// The sink of one source for one turn: it knows the source's terms and how to wrap its items.
+pub(crate) struct RingSink<'q, E, W> {
+    ring: &'q mut Ring<E>,
+    gate: &'q mut Gate<E>,
+    wrap: &'q mut W,
+    /// How many more it takes in this turn.
+    left: usize,
+    /// A push was refused, so the source has more.
+    refused: bool,
 }
 
-/// The sink of one source of a queue: it knows the source's name and how to wrap its items.
-pub(crate) struct RingSink<'q, E, W> {
-    pub(crate) ring: &'q mut Ring<Entry<E>>,
-    pub(crate) source: Token,
-    pub(crate) wrap: &'q mut W,
-    /// A push was refused, so the source has more.
-    pub(crate) refused: bool,
+impl<'q, E, W> RingSink<'q, E, W> {
+    pub(crate) fn new(
+        ring: &'q mut Ring<E>,
+        gate: &'q mut Gate<E>,
+        wrap: &'q mut W,
+        quota: usize,
+    ) -> Self {
+        RingSink { ring, gate, wrap, left: quota, refused: false }
+    }
+
+    /// Whether the source was left with something.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused
+    }
+
+    /// There is no room for `item`.
+    fn overflow<T>(&mut self, token: Token, item: T) -> Result<(), Full<T>>
+    where
+        W: FnMut(T) -> E,
+    {
+        match &mut self.gate.flow.overflow {
+            Overflow::Keep => {}
+            Overflow::Coalesce(merge) => {
+                let newest = self.gate.newest.get(&token).copied();
+                if let Some(lying) = newest.and_then(|sequence| self.ring.get_mut(sequence)) {
+                    merge(lying, (self.wrap)(item));
+                    self.gate.stats.coalesced += 1;
+                    self.left -= 1;
+                    return Ok(());
+                }
+            }
+            Overflow::Count => {
+                self.gate.stats.dropped += 1;
+                self.gate.dropped.push(token);
+                self.left -= 1;
+                return Ok(());
+            }
+        }
+        self.refuse(item)
+    }
+
+    fn refuse<T>(&mut self, item: T) -> Result<(), Full<T>> {
+        self.refused = true;
+        let stats = &mut self.gate.stats;
+        *(if self.ring.room() == 0 { &mut stats.refused } else { &mut stats.held_back }) += 1;
+        Err(Full(item))
+    }
 }
 
 impl<T, E, W: FnMut(T) -> E> Sink<T> for RingSink<'_, E, W> {
     fn push(&mut self, token: Token, item: T) -> Result<(), Full<T>> {
-        let RingSink { ring, source, wrap, refused } = self;
-        ring.push_with(item, |item| Entry { source: *source, token, event: wrap(item) }).map_err(
-            |item| {
-                *refused = true;
-                Full(item)
-            },
-        )
+        if self.left == 0 {
+            return self.refuse(item);
+        }
+        // Before the item is wrapped: wrapping consumes it, and it is given back as it was.
+        if self.ring.room() == 0 || self.gate.at_high_water() {
+            return self.overflow(token, item);
+        }
+        self.left -= 1;
+        if matches!(self.gate.flow.overflow, Overflow::Coalesce(_)) {
+            self.gate.lies_at(token, self.ring.next_sequence(), self.ring.oldest_sequence());
+        }
+        self.ring.push(token, (self.wrap)(item));
+        self.gate.entered();
+        Ok(())
     }
 
     fn room(&self) -> usize {
-        self.ring.room()
+        match self.gate.flow.overflow {
+            Overflow::Keep => self.left.min(self.ring.room()).min(self.gate.room()),
+            Overflow::Coalesce(_) | Overflow::Count => self.left,
+        }
     }
 }

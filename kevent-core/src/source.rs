@@ -125,6 +125,7 @@ pub enum Due {
 impl Due {
     /// The earlier of the two.
     #[must_use]
+    #[inline]
     pub fn or_sooner(self, other: Due) -> Due {
         match (self, other) {
             (Due::Now, _) | (_, Due::Now) => Due::Now,

@@ -17,6 +17,7 @@ impl Token {
     /// The token of a source that has no registrations to tell apart.
     pub const SOLE: Token = Token { slot: 0, generation: 0 };
 
+    #[inline]
     pub(crate) fn new(slot: u32, generation: u32) -> Token {
         Token { slot, generation }
     }
@@ -35,10 +36,12 @@ impl Token {
 
     /// The slot, which is unique among the registrations that stand at one time.
     #[must_use]
+    #[inline]
     pub fn slot(self) -> u32 {
         self.slot
     }
 
+    #[inline]
     pub(crate) fn generation(self) -> u32 {
         self.generation
     }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use polling::Poller;
 
+use crate::clock::Clock;
+use crate::mask::SignalMask;
 use crate::poll::{Interest, Owners, PollKey, PollSet, Ready, Trigger, unpack};
 use crate::sys::epoll::{self, Events};
 use crate::sys::timerfd::TimerFd;
@@ -24,9 +26,12 @@ pub(crate) struct Waiter {
     poller: Arc<Poller>,
     owners: Owners,
     waker: Waker,
+    clock: Clock,
     events: Events,
     /// Makes the queue's descriptor readable at the next deadline, for those who sleep on that.
     alarm: Option<Alarm>,
+    /// Ends a sleep when the wall clock gets there, or is set.
+    wall: Option<TimerFd>,
 }
 
 struct Alarm {
@@ -35,13 +40,15 @@ struct Alarm {
 }
 
 impl Waiter {
-    pub(crate) fn new() -> io::Result<Waiter> {
+    pub(crate) fn new(clock: Clock) -> io::Result<Waiter> {
         let waiter = Waiter {
             poller: Arc::new(Poller::new()?),
             owners: Owners::default(),
             waker: Waker::new()?,
+            clock,
             events: Events::with_capacity(EVENTS_PER_WAIT),
             alarm: None,
+            wall: None,
         };
         waiter.add_own(waiter.waker.as_fd())?;
         Ok(waiter)
@@ -54,19 +61,30 @@ impl Waiter {
 
     /// The share of source number `source`.
     pub(crate) fn poll_set(&self, source: u16) -> PollSet {
-        PollSet::new(Arc::clone(&self.poller), self.owners.clone(), self.waker.clone(), source)
+        let (owners, waker) = (self.owners.clone(), self.waker.clone());
+        PollSet::new(Arc::clone(&self.poller), owners, waker, self.clock.clone(), source)
     }
 
+    #[inline]
     pub(crate) fn waker(&self) -> &Waker {
         &self.waker
     }
 
+    #[inline]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Sleeps until something is ready, the queue is woken, or the time has passed; for ever without
-    /// a `timeout`. A signal ends it too: the caller looks at its clock anyway.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        match epoll::wait(&self.poller, &mut self.events, timeout) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
-            done => done,
+    /// a `timeout`. A signal ends it too, and `true` says so: the caller looks at its clock anyway.
+    pub(crate) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        mask: Option<SignalMask>,
+    ) -> io::Result<bool> {
+        match epoll::wait(&self.poller, &mut self.events, timeout, mask) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(true),
+            done => done.map(|()| false),
         }
     }
 
@@ -78,6 +96,21 @@ impl Waiter {
         })
     }
 
+    /// Lets the next sleep end when the wall clock shows `deadline`, or is set.
+    pub(crate) fn set_wall(&mut self, deadline: SystemTime) -> io::Result<()> {
+        if self.wall.is_none() {
+            let timer = TimerFd::wall_clock()?;
+            self.add_own(timer.as_fd())?;
+            self.wall = Some(timer);
+        }
+        let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        match &self.wall {
+            // Set also when it says that the clock was set meanwhile: then it counts from there.
+            Some(timer) => timer.set_wall(since_epoch).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the queue's descriptor readable at `deadline`.
     pub(crate) fn set_alarm(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         if self.alarm.is_none() && deadline.is_some() {
@@ -87,7 +120,7 @@ impl Waiter {
         }
         match &mut self.alarm {
             Some(alarm) if alarm.set_to != deadline => {
-                let delay = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+                let delay = deadline.map(|d| d.saturating_duration_since(self.clock.now()));
                 alarm.timer.set_relative(delay)?;
                 alarm.set_to = deadline;
                 Ok(())

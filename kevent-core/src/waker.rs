@@ -43,6 +43,7 @@ impl Waker {
     ///
     /// Put what there is to find where the source finds it *before* this call. Costs a system call
     /// only when the queue sleeps, and then only for the first of those who wake it.
+    #[inline]
     pub fn wake(&self) {
         // Orders what the caller has put down before the look at `asleep`.
         fence(Ordering::SeqCst);
@@ -57,21 +58,25 @@ impl Waker {
     ///
     /// The queue asks before it sleeps, so it needs no telling. Only when its descriptor was taken,
     /// somebody else may be about to sleep on that; then this makes it readable.
+    #[inline]
     pub fn changed(&self) {
         if self.is_exported() {
             self.wake();
         }
     }
 
+    #[inline]
     pub(crate) fn fall_asleep(&self) {
         self.0.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
+    #[inline]
     pub(crate) fn wake_up(&self) {
         self.0.asleep.store(false, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn is_exported(&self) -> bool {
         self.0.exported.load(Ordering::Relaxed)
     }
@@ -110,7 +115,7 @@ mod tests {
         epoll::add(&poller, waker.as_fd(), polling::Event::readable(0), PollMode::Edge).unwrap();
         let mut events = Events::with_capacity(1);
         let rang = move || {
-            epoll::wait(&poller, &mut events, Some(Duration::ZERO)).unwrap();
+            epoll::wait(&poller, &mut events, Some(Duration::ZERO), None).unwrap();
             events.iter().count() == 1
         };
         (waker, rang)

@@ -193,8 +193,10 @@ impl Timers {
         self.len() == 0
     }
 
+    /// Not the time of the queue's turn: that may have begun long ago.
     fn now(&self) -> u64 {
-        self.since_start(Instant::now())
+        let now = self.poll_set.as_ref().map_or_else(Instant::now, |set| set.clock().now());
+        self.since_start(now)
     }
 
     fn since_start(&self, instant: Instant) -> u64 {
@@ -334,7 +336,8 @@ impl Source for Timers {
         if self.is_empty() && self.wall.set_to.is_none() && !self.wall.ready {
             return Ok(Due::OnWake);
         }
-        let now = self.now();
+        let Some(poll_set) = &self.poll_set else { return Ok(Due::OnWake) };
+        let now = self.since_start(poll_set.clock().turn());
         self.ask_wall_clock(now)?;
         self.wheel.advance(now);
         if self.wheel.due().is_some() {

@@ -11,10 +11,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use polling::{Event, PollMode, Poller};
+
+use crate::mask::SignalMask;
 
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
 pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
@@ -90,21 +93,23 @@ impl Events {
 /// Waits on the set of `poller`, for ever without a `timeout`.
 ///
 /// epoll_pwait2(2) is one call where `Poller::wait` is five, and counts nanoseconds. EINTR comes
-/// back as `Interrupted`: the caller knows how much of its time is left.
+/// back as `Interrupted`: the caller knows how much of its time is left. With a `mask`, that is what
+/// the thread blocks while it sleeps.
 pub(crate) fn wait(
     poller: &Poller,
     events: &mut Events,
     timeout: Option<Duration>,
+    mask: Option<SignalMask>,
 ) -> io::Result<()> {
     events.len = 0;
     let found = if COARSE.load(Ordering::Relaxed) {
-        wait_ms(poller, events, timeout)
+        wait_ms(poller, events, timeout, mask)
     } else {
-        match wait_ns(poller, events, timeout) {
+        match wait_ns(poller, events, timeout, mask) {
             // Linux before 5.11, or a seccomp filter older than the call.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                 COARSE.store(true, Ordering::Relaxed);
-                wait_ms(poller, events, timeout)
+                wait_ms(poller, events, timeout, mask)
             }
             found => found,
         }
@@ -116,37 +121,47 @@ pub(crate) fn wait(
 /// This kernel refuses epoll_pwait2(2). A fact about the process, found out once.
 static COARSE: AtomicBool = AtomicBool::new(false);
 
-fn wait_ns(poller: &Poller, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+fn wait_ns(
+    poller: &Poller,
+    events: &mut Events,
+    timeout: Option<Duration>,
+    mask: Option<SignalMask>,
+) -> io::Result<usize> {
     let timeout = timeout.map(timespec);
-    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let mask = mask.map(SignalMask::bits);
+    let mask = mask.as_ref().map_or(ptr::null(), ptr::from_ref);
     let epoll = poller.as_fd().as_raw_fd();
     let (list, room) = (events.list.as_mut_ptr(), events.list.len());
-    // SAFETY: `list` has `room` entries; `timeout` is null or outlives the call; no mask is passed,
-    // so its size is not read. A raw call, because glibc has the wrapper only since 2.35.
+    // SAFETY: `list` has `room` entries; `timeout` and `mask` are null or outlive the call, and a mask
+    // has the eight bytes that its size says. A raw call, because glibc has the wrapper only since 2.35.
     let found = unsafe {
-        libc::syscall(
-            libc::SYS_epoll_pwait2,
-            epoll,
-            list,
-            room,
-            timeout,
-            std::ptr::null::<libc::sigset_t>(),
-            0_usize,
-        )
+        libc::syscall(libc::SYS_epoll_pwait2, epoll, list, room, timeout, mask, MASK_BYTES)
     };
     usize::try_from(found).map_err(|_| io::Error::last_os_error())
 }
 
 /// Rounds up to milliseconds: late rather than a busy loop.
-fn wait_ms(poller: &Poller, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+fn wait_ms(
+    poller: &Poller,
+    events: &mut Events,
+    timeout: Option<Duration>,
+    mask: Option<SignalMask>,
+) -> io::Result<usize> {
     let ms =
         timeout.map_or(-1, |t| i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+    let mask = mask.map(SignalMask::bits);
+    let mask = mask.as_ref().map_or(ptr::null(), ptr::from_ref);
     let epoll = poller.as_fd().as_raw_fd();
-    let room = i32::try_from(events.list.len()).unwrap_or(i32::MAX);
-    // SAFETY: the list has at least `room` entries.
-    let found = unsafe { libc::epoll_wait(epoll, events.list.as_mut_ptr(), room, ms) };
+    let (list, room) = (events.list.as_mut_ptr(), events.list.len());
+    // SAFETY: as in `wait_ns`. A raw call, because the wrapper takes the C library's larger mask.
+    let found =
+        unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll, list, room, ms, mask, MASK_BYTES) };
     usize::try_from(found).map_err(|_| io::Error::last_os_error())
 }
+
+/// The size of the kernel's own set of signals.
+const MASK_BYTES: usize = size_of::<u64>();
 
 pub(crate) fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {

@@ -362,6 +362,23 @@ impl AsFd for Pipe {
     }
 }
 
+/// The signals that the calling thread blocks: the lowest bit is signal 1.
+pub(crate) fn thread_mask() -> io::Result<u64> {
+    let mut mask = 0_u64;
+    // SAFETY: no new mask is given; `mask` has the eight bytes that the size says. A raw call, because
+    // the C library's set is larger than the kernel's and hides its shape.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_BLOCK,
+            ptr::null::<u64>(),
+            &raw mut mask,
+            size_of::<u64>(),
+        )
+    };
+    if done == 0 { Ok(mask) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

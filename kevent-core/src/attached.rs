@@ -1,0 +1,182 @@
+//! A source in its queue: of any type, with its items made into events.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use crate::clock::Clock;
+use crate::flow::{Flow, Gate};
+use crate::poll::{PollKey, PollSet, Ready};
+use crate::ring::Ring;
+use crate::sink::RingSink;
+use crate::source::{Due, Source};
+use crate::token::Token;
+
+/// A source, the terms on which it has the ring, and whether it may have something.
+pub(crate) struct Attached<E> {
+    pub(crate) source: Box<dyn AnySource<E>>,
+    /// Its number in the poll set.
+    pub(crate) number: u16,
+    pub(crate) pending: bool,
+    pub(crate) gate: Gate<E>,
+}
+
+impl<E: 'static> Attached<E> {
+    pub(crate) fn new<S: Source>(
+        source: S,
+        wrap: impl FnMut(S::Item) -> E + Send + 'static,
+        number: u16,
+    ) -> Attached<E> {
+        let source = Box::new(Wrapped { source, wrap });
+        Attached { source, number, pending: true, gate: Gate::new(Flow::new()) }
+    }
+}
+
+impl<E> Attached<E> {
+    /// Asks the source what it has, and moves up to `share` of it into the ring, unless its terms say
+    /// otherwise. Says when there will be more.
+    pub(crate) fn turn(
+        &mut self,
+        ring: &mut Ring<E>,
+        clock: &Clock,
+        token: Token,
+        share: usize,
+    ) -> io::Result<Due> {
+        let due = self.source.flush()?;
+        if due != Due::Now && !self.pending {
+            return Ok(due);
+        }
+        if self.gate.is_shut() {
+            // It is asked again when it may push, and that takes the user: until then it is as if it
+            // had nothing.
+            self.pending = true;
+            return Ok(Due::OnWake);
+        }
+        let quota = self.gate.flow.quota.map_or(share, |quota| quota.get());
+        let lying = self.gate.stats.in_ring;
+        ring.begin(token, clock.turn_nanos());
+        self.pending = self.source.drain(ring, &mut self.gate, quota)?;
+        self.account(lying);
+        // What is due after the drain; a source that was left with something is pending.
+        self.source.flush()
+    }
+
+    /// A turn is over that began with `lying` events of the source in the ring.
+    fn account(&mut self, lying: usize) {
+        let batch = self.gate.stats.in_ring - lying;
+        if batch > 0 {
+            self.gate.stats.batches.record(batch as u64);
+        }
+        self.gate.shut_at_high_water();
+        for token in std::mem::take(&mut self.gate.dropped) {
+            self.source.deliver(token);
+        }
+    }
+
+    /// It has something and may push it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.pending && !self.gate.is_shut()
+    }
+
+    /// It has something and may not push it until the user takes something out.
+    pub(crate) fn is_held(&self) -> bool {
+        self.pending && self.gate.is_shut()
+    }
+
+    /// An event of it came out of the ring. `false` when nobody wants it any more.
+    pub(crate) fn deliver(&mut self, token: Token) -> bool {
+        self.gate.left();
+        let wanted = self.source.deliver(token);
+        let stats = &mut self.gate.stats;
+        *(if wanted { &mut stats.delivered } else { &mut stats.stale }) += 1;
+        wanted
+    }
+}
+
+/// A source can no longer work.
+#[derive(Debug)]
+pub struct SourceError {
+    /// The type of the source.
+    pub source_name: &'static str,
+    /// What happened to it.
+    pub error: io::Error,
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source_name, self.error)
+    }
+}
+
+impl Error for SourceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// A source of any type. One dynamic call for each batch.
+pub(crate) trait AnySource<E>: Send {
+    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()>;
+    fn ready(&mut self, key: PollKey, ready: Ready);
+    fn flush(&mut self) -> io::Result<Due>;
+    /// Says whether something was refused.
+    fn drain(&mut self, ring: &mut Ring<E>, gate: &mut Gate<E>, quota: usize) -> io::Result<bool>;
+    fn deliver(&mut self, token: Token) -> bool;
+    fn name(&self) -> &'static str;
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+struct Wrapped<S, W> {
+    source: S,
+    wrap: W,
+}
+
+impl<S, W> Wrapped<S, W> {
+    fn in_context(error: io::Error) -> io::Error {
+        let source_name = std::any::type_name::<S>();
+        io::Error::new(error.kind(), SourceError { source_name, error })
+    }
+}
+
+impl<E, S: Source, W: FnMut(S::Item) -> E + Send + 'static> AnySource<E> for Wrapped<S, W> {
+    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
+        self.source.attach(poll_set).map_err(Self::in_context)
+    }
+
+    fn ready(&mut self, key: PollKey, ready: Ready) {
+        self.source.ready(key, ready);
+    }
+
+    fn flush(&mut self) -> io::Result<Due> {
+        self.source.flush().map_err(Self::in_context)
+    }
+
+    fn drain(&mut self, ring: &mut Ring<E>, gate: &mut Gate<E>, quota: usize) -> io::Result<bool> {
+        let mut sink = RingSink::new(ring, gate, &mut self.wrap, quota);
+        self.source.drain(&mut sink).map_err(Self::in_context)?;
+        Ok(sink.refused())
+    }
+
+    fn deliver(&mut self, token: Token) -> bool {
+        self.source.deliver(token)
+    }
+
+    fn name(&self) -> &'static str {
+        std::any::type_name::<S>()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        &self.source
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        &mut self.source
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        Box::new(self.source)
+    }
+}

@@ -1,0 +1,142 @@
+//! What time it is, for a queue and its sources.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The clock of a queue: the machine's, or in a simulated queue one that stands still until the
+/// simulation moves it.
+///
+/// A source that goes by time asks this one ([`PollSet::clock`](crate::PollSet::clock)) and no other.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Shared>);
+
+/// Times are nanoseconds since `start`. Only the thread that has the queue changes them, so relaxed
+/// accesses are enough: whoever else has it next was handed it under a lock.
+#[derive(Debug)]
+struct Shared {
+    start: Instant,
+    /// What the wall clock showed at `start`, if time is made up, and how much has passed since.
+    made_up: Option<(SystemTime, AtomicU64)>,
+    /// What was read last for a turn, and whether that is still this turn.
+    turn: AtomicU64,
+    fresh: AtomicBool,
+}
+
+impl Clock {
+    /// The machine's.
+    pub(crate) fn real() -> Clock {
+        Clock::new(None)
+    }
+
+    /// One that begins now, with the wall clock at `wall`, and stands still.
+    pub(crate) fn stopped_at(wall: SystemTime) -> Clock {
+        Clock::new(Some((wall, AtomicU64::new(0))))
+    }
+
+    fn new(made_up: Option<(SystemTime, AtomicU64)>) -> Clock {
+        let (turn, fresh) = (AtomicU64::new(0), AtomicBool::new(false));
+        Clock(Arc::new(Shared { start: Instant::now(), made_up, turn, fresh }))
+    }
+
+    /// The time on the monotonic clock.
+    #[must_use]
+    #[inline]
+    pub fn now(&self) -> Instant {
+        match &self.0.made_up {
+            None => Instant::now(),
+            Some((_, passed)) => self.instant(passed.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The time on the wall clock.
+    #[must_use]
+    pub fn wall(&self) -> SystemTime {
+        match &self.0.made_up {
+            None => SystemTime::now(),
+            Some((wall, passed)) => *wall + Duration::from_nanos(passed.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The time of the queue's turn: what [`now`](Clock::now) said when it was first asked for since
+    /// the turn began or the queue slept. So it costs a clock once for all sources. For a source's
+    /// [`flush`](crate::Source::flush) and [`drain`](crate::Source::drain); a call of the user may
+    /// come long after the turn.
+    #[must_use]
+    #[inline]
+    pub fn turn(&self) -> Instant {
+        self.instant(self.turn_nanos())
+    }
+
+    /// As [`turn`](Clock::turn), in nanoseconds of this clock.
+    #[inline]
+    pub(crate) fn turn_nanos(&self) -> u64 {
+        if !self.0.fresh.load(Ordering::Relaxed) {
+            let now = self.now().saturating_duration_since(self.0.start).as_nanos();
+            // 584 years fit.
+            self.0.turn.store(now as u64, Ordering::Relaxed);
+            self.0.fresh.store(true, Ordering::Relaxed);
+        }
+        self.last_turn_nanos()
+    }
+
+    /// The time of the last turn in which somebody asked for it, in nanoseconds of this clock.
+    #[inline]
+    pub(crate) fn last_turn_nanos(&self) -> u64 {
+        self.0.turn.load(Ordering::Relaxed)
+    }
+
+    /// Nanoseconds of this clock as a time.
+    #[inline]
+    pub(crate) fn instant(&self, nanoseconds: u64) -> Instant {
+        self.0.start + Duration::from_nanos(nanoseconds)
+    }
+
+    /// Whether this clock moves only when it is moved.
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.0.made_up.is_some()
+    }
+
+    /// A turn begins, or time has passed in it.
+    #[inline]
+    pub(crate) fn begin_turn(&self) {
+        self.0.fresh.store(false, Ordering::Relaxed);
+    }
+
+    /// Moves made-up time to `time`, if that lies ahead.
+    pub(crate) fn advance_to(&self, time: Instant) {
+        if let Some((_, passed)) = &self.0.made_up {
+            let ahead = time.saturating_duration_since(self.0.start).as_nanos();
+            passed.fetch_max(u64::try_from(ahead).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_of_a_turn_is_read_once() {
+        let clock = Clock::real();
+        clock.begin_turn();
+        let turn = clock.turn();
+        assert!(clock.now() > turn || clock.now() == turn);
+        while clock.now() == turn {}
+        assert_eq!(clock.turn(), turn);
+        clock.begin_turn();
+        assert_eq!(clock.instant(clock.last_turn_nanos()), turn);
+        assert!(clock.turn() > turn);
+    }
+
+    #[test]
+    fn made_up_time_stands_still_until_it_is_moved() {
+        let clock = Clock::stopped_at(SystemTime::UNIX_EPOCH);
+        let start = clock.now();
+        clock.advance_to(start + Duration::from_secs(3));
+        clock.advance_to(start + Duration::from_secs(2));
+        assert_eq!(clock.now(), start + Duration::from_secs(3), "time never goes back");
+        assert_eq!(clock.wall(), SystemTime::UNIX_EPOCH + Duration::from_secs(3));
+    }
+}
