@@ -120,7 +120,7 @@ pub(crate) trait AnySource<E>: Send {
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()>;
     fn ready(&mut self, key: PollKey, ready: Ready);
     fn flush(&mut self) -> io::Result<Due>;
-    /// Says whether something was refused.
+    /// Says whether it may have more.
     fn drain(&mut self, ring: &mut Ring<E>, gate: &mut Gate<E>, quota: usize) -> io::Result<bool>;
     fn deliver(&mut self, token: Token) -> bool;
     fn name(&self) -> &'static str;
@@ -157,7 +157,7 @@ impl<E, S: Source, W: FnMut(S::Item) -> E + Send + 'static> AnySource<E> for Wra
     fn drain(&mut self, ring: &mut Ring<E>, gate: &mut Gate<E>, quota: usize) -> io::Result<bool> {
         let mut sink = RingSink::new(ring, gate, &mut self.wrap, quota);
         self.source.drain(&mut sink).map_err(Self::in_context)?;
-        Ok(sink.refused())
+        Ok(sink.may_have_more::<S::Item>())
     }
 
     fn deliver(&mut self, token: Token) -> bool {

@@ -26,6 +26,7 @@ mod numbers;
 mod pace;
 mod poll;
 mod queue;
+mod registry;
 mod ring;
 mod sink;
 mod source;

@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use crate::attached::Attached;
 use crate::clock::Clock;
 use crate::flow::{Flow, SourceStats};
+use crate::histogram::Histogram;
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::mask::SignalMask;
-use crate::numbers::Numbers;
 use crate::pace::Pace;
+use crate::registry::Registry;
 use crate::ring::{OWN, Ring, Taken};
 use crate::sink::Full;
 use crate::source::{Due, Source};
 use crate::stats::Stats;
-use crate::table::Table;
 use crate::token::Token;
 use crate::wait::Wait;
-use crate::waiter::Waiter;
+use crate::waiter::{Sleeper, Waiter};
 
 /// Events that the ring of [`Queue::new`] holds.
 const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -79,20 +79,18 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// that of [`Command`](std::process::Command) does, inherits nothing of it.)
 pub struct Queue<E> {
     ring: Ring<E>,
+    sources: Registry<E>,
     waiter: Waiter,
-    sources: Table<Attached<E>>,
-    numbers: Numbers,
-    /// The sources in the order of attachment; turns begin at each in its turn.
-    order: Vec<Token>,
-    first: usize,
-    /// How many events a source may put into the ring in one turn if its terms do not say.
-    share: usize,
+    sleeper: Sleeper,
     /// Events that `next` may still hand out before the next wait.
     budget: usize,
     pace: Pace,
     interrupts: Interrupts,
-    /// What was counted but for the sources that are attached.
-    stats: Stats,
+    /// What the sources do not count.
+    refused: u64,
+    polls: u64,
+    interrupts_told: u64,
+    handling: Histogram,
     /// Tells its ids from those of other queues.
     number: u64,
 }
@@ -116,18 +114,19 @@ impl<E: 'static> Queue<E> {
     ///
     /// As [`new`](Queue::new).
     pub fn with_capacity(capacity: NonZeroUsize) -> io::Result<Queue<E>> {
+        let waiter = Waiter::new(Clock::real())?;
         Ok(Queue {
             ring: Ring::new(capacity),
-            waiter: Waiter::new(Clock::real())?,
-            sources: Table::new(),
-            numbers: Numbers::default(),
-            order: Vec::new(),
-            first: 0,
-            share: capacity.get(),
+            sources: Registry::new(),
+            sleeper: waiter.sleeper(),
+            waiter,
             budget: usize::MAX,
             pace: Pace::new(),
             interrupts: Interrupts::default(),
-            stats: Stats::default(),
+            refused: 0,
+            polls: 0,
+            interrupts_told: 0,
+            handling: Histogram::default(),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -143,16 +142,14 @@ impl<E: 'static> Queue<E> {
         source: S,
         wrap: impl FnMut(S::Item) -> E + Send + 'static,
     ) -> io::Result<SourceId<S>> {
-        let token = self.sources.try_insert_with(|token| {
-            let number = self.numbers.give(token).ok_or_else(too_many_sources)?;
-            Ok::<_, io::Error>(Attached::new(source, wrap, number))
-        })?;
-        if let Err(error) = self.connect(token) {
-            self.disconnect(token);
+        let (token, number) = self.sources.insert(source, wrap)?;
+        let poll_set = self.waiter.poll_set(number);
+        let attached =
+            self.sources.get_mut(token).map(|attached| attached.source.attach(&poll_set));
+        if let Some(Err(error)) = attached {
+            self.remove(token);
             return Err(error);
         }
-        self.order.push(token);
-        self.share_out();
         self.waiter.waker().changed();
         Ok(SourceId { queue: self.number, token, source: PhantomData })
     }
@@ -164,31 +161,15 @@ impl<E: 'static> Queue<E> {
     pub fn detach<S: Source>(&mut self, id: SourceId<S>) -> Option<S> {
         // An id may come from another queue.
         self.get_mut(id)?.detach();
-        self.order.retain(|token| *token != id.token);
-        self.share_out();
-        let attached = self.disconnect(id.token)?;
+        let attached = self.remove(id.token)?;
         attached.source.into_any().downcast().ok().map(|source| *source)
     }
 
-    /// Gives a source its share of the poll set.
-    fn connect(&mut self, source: Token) -> io::Result<()> {
-        let Some(attached) = self.sources.get_mut(source) else { return Ok(()) };
-        attached.source.attach(&self.waiter.poll_set(attached.number))
-    }
-
     /// Takes a source out, and out of the poll set what it left there.
-    fn disconnect(&mut self, source: Token) -> Option<Attached<E>> {
+    fn remove(&mut self, source: Token) -> Option<Attached<E>> {
         let attached = self.sources.remove(source)?;
-        self.stats.add(&attached.gate.stats);
         self.waiter.poll_set(attached.number).clear();
-        self.numbers.take_back(attached.number);
         Some(attached)
-    }
-
-    /// An equal part of the ring for each source, at least one event: then none has to wait for
-    /// another longer than for one ringful.
-    fn share_out(&mut self) {
-        self.share = (self.ring.capacity() / self.order.len().max(1)).max(1);
     }
 
     /// Sets the terms on which a source puts events into the ring. `false` when it is detached or of
@@ -273,22 +254,12 @@ impl<E: 'static> Queue<E> {
     fn take(&mut self) -> Option<Taken<E>> {
         while self.budget > 0 {
             let taken = self.ring.pop()?;
-            if taken.source == OWN || self.is_wanted(taken.source, taken.token) {
+            if taken.source == OWN || self.sources.deliver(taken.source, taken.token) {
                 self.budget -= 1;
                 return Some(taken);
             }
         }
         None
-    }
-
-    /// Asks its source whether an event that came out of the ring is still wanted.
-    fn is_wanted(&mut self, source: Token, token: Token) -> bool {
-        let attached = self.sources.get_mut(source);
-        let Some(attached) = attached else {
-            self.stats.stale += 1;
-            return false;
-        };
-        attached.deliver(token)
     }
 
     /// Puts an event of the user's own into the ring, behind those that are there. For the thread that
@@ -304,7 +275,7 @@ impl<E: 'static> Queue<E> {
     #[inline]
     pub fn post(&mut self, event: E) -> Result<(), Full<E>> {
         if self.ring.own_room() == 0 {
-            self.stats.refused += 1;
+            self.refused += 1;
             return Err(Full(event));
         }
         self.ring.begin(OWN, self.waiter.clock().last_turn_nanos());
@@ -340,9 +311,12 @@ impl<E: 'static> Queue<E> {
     /// Counters since the queue was made.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = self.stats;
+        let mut stats = self.sources.stats();
         stats.delivered += self.ring.own_taken();
-        self.sources.iter().for_each(|(_, attached)| stats.add(&attached.gate.stats));
+        stats.refused += self.refused;
+        stats.polls = self.polls;
+        stats.interrupts = self.interrupts_told;
+        stats.handling = self.handling;
         stats
     }
 
@@ -375,7 +349,7 @@ impl<E: 'static> Queue<E> {
                 break;
             }
         }
-        self.stats.interrupts += self.interrupts.tell();
+        self.interrupts_told += self.interrupts.tell();
         self.pace.turned(|| self.waiter.clock().turn());
         if self.waiter.waker().is_exported() {
             outcome = outcome.and(self.leave_for_others());
@@ -389,7 +363,7 @@ impl<E: 'static> Queue<E> {
         let before = clock.last_turn_nanos();
         clock.begin_turn();
         if !self.waiter.waker().is_exported() {
-            self.stats.handling.record(clock.turn_nanos() - before);
+            self.handling.record(clock.turn_nanos() - before);
         }
     }
 
@@ -397,7 +371,7 @@ impl<E: 'static> Queue<E> {
     /// user takes some out.
     fn enough(&self, wait: &mut Wait) -> usize {
         let enough = wait.enough(self.waiter.clock()).min(self.ring.capacity());
-        let held = enough > 1 && self.sources.iter().any(|(_, attached)| attached.is_held());
+        let held = enough > 1 && self.sources.any_held();
         if held { 1 } else { enough }
     }
 
@@ -407,7 +381,8 @@ impl<E: 'static> Queue<E> {
         self.waiter.waker().fall_asleep();
         let before = self.ring.len();
         let due = self.collect_due()?;
-        let here = self.ring.len() > before || self.any_ready() || self.interrupts.pending();
+        let here =
+            self.ring.len() > before || self.sources.any_ready() || self.interrupts.pending();
         let clock = self.waiter.clock();
         let timeout = match due {
             _ if here => Some(Duration::ZERO),
@@ -427,18 +402,10 @@ impl<E: 'static> Queue<E> {
     /// signal ended it.
     fn look(&mut self, timeout: Option<Duration>, mask: Option<SignalMask>) -> io::Result<bool> {
         self.pace.looks(|| self.waiter.clock().turn());
-        self.stats.polls += 1;
-        let interrupted = self.waiter.wait(timeout, mask)?;
+        self.polls += 1;
+        let interrupted = self.sleeper.sleep(timeout, mask)?;
         self.waiter.clock().begin_turn();
-        for (number, key, ready) in self.waiter.found() {
-            let source = self.numbers.source(number);
-            if let Some(attached) = source.and_then(|source| self.sources.get_mut(source)) {
-                attached.source.ready(key, ready);
-                attached.pending = true;
-            } else {
-                self.stats.strays += 1;
-            }
-        }
+        self.sources.hear(self.sleeper.found());
         self.collect().map(|()| interrupted)
     }
 
@@ -446,25 +413,9 @@ impl<E: 'static> Queue<E> {
         self.collect_due().map(|_| ())
     }
 
-    /// Asks every source what it has, moves it into the ring, and says when there will be more. A
-    /// source that fails does not keep the others from their turn.
+    /// Asks every source what it has, moves it into the ring, and says when there will be more.
     fn collect_due(&mut self) -> io::Result<Due> {
-        let mut due = Due::OnWake;
-        let mut failure = Ok(());
-        let (last, first) = self.order.split_at(self.first.min(self.order.len()));
-        for token in first.iter().chain(last) {
-            let Some(attached) = self.sources.get_mut(*token) else { continue };
-            match attached.turn(&mut self.ring, self.waiter.clock(), *token, self.share) {
-                Ok(next) => due = due.or_sooner(next),
-                Err(error) => failure = failure.and(Err(error)),
-            }
-        }
-        self.first = if self.first + 1 < self.order.len() { self.first + 1 } else { 0 };
-        failure.map(|()| due)
-    }
-
-    fn any_ready(&self) -> bool {
-        self.sources.iter().any(|(_, attached)| attached.is_ready())
+        self.sources.turn(&mut self.ring, self.waiter.clock())
     }
 
     /// Leaves the descriptor as those expect it who may sleep on it now: it rings from here on,
@@ -474,7 +425,7 @@ impl<E: 'static> Queue<E> {
         let due = self.collect_due();
         // After a failure the deadlines are not known: let the queue look again.
         let more = matches!(due, Ok(Due::Now) | Err(_));
-        if more || !self.ring.is_empty() || self.any_ready() {
+        if more || !self.ring.is_empty() || self.sources.any_ready() {
             self.waiter.waker().ring();
         }
         self.waiter.set_alarm(match due? {
@@ -520,7 +471,7 @@ impl<E: 'static, S: Source> IndexMut<SourceId<S>> for Queue<E> {
 
 impl<E> fmt::Debug for Queue<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sources: Vec<_> = self.sources.iter().map(|(_, s)| s.source.name()).collect();
+        let sources: Vec<_> = self.sources.iter().map(|attached| attached.source.name()).collect();
         f.debug_struct("Queue")
             .field("fd", &self.waiter.as_fd())
             .field("capacity", &self.ring.capacity())
@@ -528,13 +479,6 @@ impl<E> fmt::Debug for Queue<E> {
             .field("sources", &sources)
             .finish_non_exhaustive()
     }
-}
-
-fn too_many_sources() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::QuotaExceeded,
-        "a queue takes 65,535 sources; use a second queue inside this one",
-    )
 }
 
 /// An event with what the queue knows of it.

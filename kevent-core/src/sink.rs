@@ -59,9 +59,13 @@ impl<'q, E, W> RingSink<'q, E, W> {
         RingSink { ring, gate, wrap, left: quota, refused: false }
     }
 
-    /// Whether the source was left with something.
-    pub(crate) fn refused(&self) -> bool {
-        self.refused
+    /// Whether the source may have been left with something: it was refused, or it stopped where there
+    /// was no more room.
+    pub(crate) fn may_have_more<T>(&self) -> bool
+    where
+        W: FnMut(T) -> E,
+    {
+        self.refused || Sink::<T>::room(self) == 0
     }
 
     /// There is no room for `item`.

@@ -21,13 +21,12 @@ const EVENTS_PER_WAIT: usize = 256;
 /// The number under which the queue's own descriptors are in its set.
 const OWN: u16 = u16::MAX;
 
-/// The queue's epoll set, the eventfd that wakes it, and waiting on both.
+/// The queue's epoll set and what else ends a sleep on it.
 pub(crate) struct Waiter {
     poller: Arc<Poller>,
     owners: Owners,
     waker: Waker,
     clock: Clock,
-    events: Events,
     /// Makes the queue's descriptor readable at the next deadline, for those who sleep on that.
     alarm: Option<Alarm>,
     /// Ends a sleep when the wall clock gets there, or is set.
@@ -46,7 +45,6 @@ impl Waiter {
             owners: Owners::default(),
             waker: Waker::new()?,
             clock,
-            events: Events::with_capacity(EVENTS_PER_WAIT),
             alarm: None,
             wall: None,
         };
@@ -75,25 +73,10 @@ impl Waiter {
         &self.clock
     }
 
-    /// Sleeps until something is ready, the queue is woken, or the time has passed; for ever without
-    /// a `timeout`. A signal ends it too, and `true` says so: the caller looks at its clock anyway.
-    pub(crate) fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        mask: Option<SignalMask>,
-    ) -> io::Result<bool> {
-        match epoll::wait(&self.poller, &mut self.events, timeout, mask) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(true),
-            done => done.map(|()| false),
-        }
-    }
-
-    /// What the last wait found: the source's number, the source's name for it, and the flags.
-    pub(crate) fn found(&self) -> impl Iterator<Item = (u16, PollKey, Ready)> {
-        self.events.iter().filter_map(|(flags, data)| {
-            let (source, key) = unpack(data);
-            (source != OWN).then(|| (source, key, Ready::new(flags)))
-        })
+    /// A place for one thread to sleep on the set.
+    pub(crate) fn sleeper(&self) -> Sleeper {
+        let events = Events::with_capacity(EVENTS_PER_WAIT);
+        Sleeper { poller: Arc::clone(&self.poller), events }
     }
 
     /// Lets the next sleep end when the wall clock shows `deadline`, or is set.
@@ -127,6 +110,38 @@ impl Waiter {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Where one thread sleeps, and what it found when it woke.
+pub(crate) struct Sleeper {
+    poller: Arc<Poller>,
+    events: Events,
+}
+
+impl Sleeper {
+    /// Sleeps until something is ready, the queue is woken, or the time has passed; for ever without
+    /// a `timeout`. A signal ends it too, and `true` says so: the caller looks at its clock anyway.
+    ///
+    /// Several threads may sleep on one set. The kernel wakes one of them for each thing that happens,
+    /// and what one finds no other finds, but for what is level-triggered.
+    pub(crate) fn sleep(
+        &mut self,
+        timeout: Option<Duration>,
+        mask: Option<SignalMask>,
+    ) -> io::Result<bool> {
+        match epoll::wait(&self.poller, &mut self.events, timeout, mask) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(true),
+            done => done.map(|()| false),
+        }
+    }
+
+    /// What the last sleep found: the source's number, the source's name for it, and the flags.
+    pub(crate) fn found(&self) -> impl Iterator<Item = (u16, PollKey, Ready)> {
+        self.events.iter().filter_map(|(flags, data)| {
+            let (source, key) = unpack(data);
+            (source != OWN).then(|| (source, key, Ready::new(flags)))
+        })
     }
 }
 

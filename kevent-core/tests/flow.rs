@@ -11,11 +11,10 @@ use proptest::prelude::*;
 
 type Tagged = (usize, u64);
 
+type Users = (SourceId<UserEvents<u64>>, Poster<u64>);
+
 /// A queue of user events, each tagged with the number of its source.
-fn queue_of(
-    capacity: usize,
-    sources: usize,
-) -> (Queue<Tagged>, Vec<(SourceId<UserEvents<u64>>, Poster<u64>)>) {
+fn queue_of(capacity: usize, sources: usize) -> (Queue<Tagged>, Vec<Users>) {
     let mut queue = Queue::with_capacity(some(capacity)).unwrap();
     let attach = |tag| {
         let (users, poster) = UserEvents::new();

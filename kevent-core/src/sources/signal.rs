@@ -258,7 +258,7 @@ impl Source for Signals {
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
         let readable = Interest::READABLE;
-        poll_set.add(self.pipe.as_fd(), PollKey::default(), readable, Trigger::Level)?;
+        poll_set.add(self.pipe.as_fd(), PollKey::default(), readable, Trigger::Edge)?;
         self.poll_set = Some(poll_set.clone());
         Ok(())
     }

@@ -249,7 +249,7 @@ impl Timers {
     fn watch_wall_clock(&mut self) -> io::Result<()> {
         if let (None, Some(poll_set)) = (&self.wall.timer, &self.poll_set) {
             let timer = TimerFd::wall_clock()?;
-            poll_set.add(timer.as_fd(), PollKey::default(), Interest::READABLE, Trigger::Level)?;
+            poll_set.add(timer.as_fd(), PollKey::default(), Interest::READABLE, Trigger::Edge)?;
             self.wall.timer = Some(timer);
         }
         Ok(())

@@ -1,0 +1,144 @@
+//! The sources of a queue, and their turns.
+
+use std::io;
+
+use crate::attached::Attached;
+use crate::clock::Clock;
+use crate::numbers::Numbers;
+use crate::poll::{PollKey, Ready};
+use crate::ring::Ring;
+use crate::source::{Due, Source};
+use crate::stats::Stats;
+use crate::table::Table;
+use crate::token::Token;
+
+/// The sources that are attached, by token, by number and in the order of their turns.
+pub(crate) struct Registry<E> {
+    sources: Table<Attached<E>>,
+    numbers: Numbers,
+    /// The sources in the order of attachment; turns begin at each in its turn.
+    order: Vec<Token>,
+    first: usize,
+    /// Of the sources that are gone, and of no source.
+    rest: Stats,
+}
+
+impl<E: 'static> Registry<E> {
+    /// Takes a source in, before it is connected. Says its number.
+    ///
+    /// # Errors
+    ///
+    /// When there are as many as the poll set has numbers for.
+    pub(crate) fn insert<S: Source>(
+        &mut self,
+        source: S,
+        wrap: impl FnMut(S::Item) -> E + Send + 'static,
+    ) -> io::Result<(Token, u16)> {
+        let mut given = 0;
+        let token = self.sources.try_insert_with(|token| {
+            given = self.numbers.give(token).ok_or_else(too_many_sources)?;
+            Ok::<_, io::Error>(Attached::new(source, wrap, given))
+        })?;
+        self.order.push(token);
+        Ok((token, given))
+    }
+}
+
+impl<E> Registry<E> {
+    pub(crate) fn new() -> Registry<E> {
+        Registry {
+            sources: Table::new(),
+            numbers: Numbers::default(),
+            order: Vec::new(),
+            first: 0,
+            rest: Stats::default(),
+        }
+    }
+
+    /// Takes a source out.
+    pub(crate) fn remove(&mut self, token: Token) -> Option<Attached<E>> {
+        let attached = self.sources.remove(token)?;
+        self.rest.add(&attached.gate.stats);
+        self.numbers.take_back(attached.number);
+        self.order.retain(|other| *other != token);
+        Some(attached)
+    }
+
+    pub(crate) fn get(&self, token: Token) -> Option<&Attached<E>> {
+        self.sources.get(token)
+    }
+
+    pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut Attached<E>> {
+        self.sources.get_mut(token)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<E>> {
+        self.sources.iter().map(|(_, attached)| attached)
+    }
+
+    /// What was counted of all sources.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.rest;
+        self.iter().for_each(|attached| stats.add(&attached.gate.stats));
+        stats
+    }
+
+    /// Whether one has something and may push it.
+    pub(crate) fn any_ready(&self) -> bool {
+        self.iter().any(Attached::is_ready)
+    }
+
+    /// Whether one has something and may not push it until the user takes something out.
+    pub(crate) fn any_held(&self) -> bool {
+        self.iter().any(Attached::is_held)
+    }
+
+    /// Tells the sources what the kernel said of their descriptors.
+    pub(crate) fn hear(&mut self, found: impl Iterator<Item = (u16, PollKey, Ready)>) {
+        for (number, key, ready) in found {
+            let source = self.numbers.source(number);
+            if let Some(attached) = source.and_then(|source| self.sources.get_mut(source)) {
+                attached.source.ready(key, ready);
+                attached.pending = true;
+            } else {
+                self.rest.strays += 1;
+            }
+        }
+    }
+
+    /// Asks every source what it has, moves it into the ring, and says when there will be more. A
+    /// source that fails does not keep the others from their turn.
+    pub(crate) fn turn(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
+        let mut due = Due::OnWake;
+        let mut failure = Ok(());
+        // An equal part of the ring for each, at least one event: then none has to wait for another
+        // longer than for one ringful.
+        let share = (ring.capacity() / self.order.len().max(1)).max(1);
+        let (last, first) = self.order.split_at(self.first.min(self.order.len()));
+        for token in first.iter().chain(last) {
+            let Some(attached) = self.sources.get_mut(*token) else { continue };
+            match attached.turn(ring, clock, *token, share) {
+                Ok(next) => due = due.or_sooner(next),
+                Err(error) => failure = failure.and(Err(error)),
+            }
+        }
+        self.first = if self.first + 1 < self.order.len() { self.first + 1 } else { 0 };
+        failure.map(|()| due)
+    }
+
+    /// Asks its source whether an event that came out of the ring is still wanted.
+    pub(crate) fn deliver(&mut self, source: Token, token: Token) -> bool {
+        let Some(attached) = self.sources.get_mut(source) else {
+            self.rest.stale += 1;
+            return false;
+        };
+        attached.deliver(token)
+    }
+}
+
+fn too_many_sources() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::QuotaExceeded,
+        "a queue takes 65,535 sources; use a second queue inside this one",
+    )
+}
