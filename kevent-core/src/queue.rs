@@ -377,18 +377,10 @@ impl<E: 'static> Queue<E> {
 
     /// Sleeps until something is there, and fetches it. Says whether a signal ended it.
     fn sleep(&mut self, wait: &mut Wait) -> io::Result<bool> {
-        // Looked at only once it is known that others would ring: see `waker`.
-        self.waiter.waker().fall_asleep();
-        let before = self.ring.len();
-        let due = self.collect_due()?;
-        let here =
-            self.ring.len() > before || self.sources.any_ready() || self.interrupts.pending();
-        let clock = self.waiter.clock();
-        let timeout = match due {
-            _ if here => Some(Duration::ZERO),
+        let timeout = match self.fall_asleep()? {
             Due::Now => Some(Duration::ZERO),
-            Due::At(instant) => wait.sleep(Some(instant), clock),
-            Due::OnWake => wait.sleep(None, clock),
+            Due::At(instant) => wait.sleep(Some(instant), self.waiter.clock()),
+            Due::OnWake => wait.sleep(None, self.waiter.clock()),
         };
         if let (Some(deadline), false) = (wait.wall(), timeout == Some(Duration::ZERO)) {
             self.waiter.set_wall(deadline)?;
@@ -396,6 +388,18 @@ impl<E: 'static> Queue<E> {
         let looked = self.look(timeout, wait.mask());
         self.waiter.waker().wake_up();
         looked
+    }
+
+    /// From here on others ring who have something for this thread. Says when there will be something:
+    /// now, if something came meanwhile.
+    fn fall_asleep(&mut self) -> io::Result<Due> {
+        // The sources are looked at only once it is known that others would ring: see `waker`.
+        self.waiter.waker().fall_asleep();
+        let before = self.ring.len();
+        let due = self.collect_due()?;
+        let here =
+            self.ring.len() > before || self.sources.any_ready() || self.interrupts.pending();
+        Ok(if here { Due::Now } else { due })
     }
 
     /// One look at the kernel, then one at every source that may have something. Says whether a
@@ -432,6 +436,93 @@ impl<E: 'static> Queue<E> {
             Due::At(instant) => Some(instant),
             Due::Now | Due::OnWake => None,
         })
+    }
+}
+
+/// For several threads, each of which has the queue for itself meanwhile.
+impl<E: 'static> Queue<E> {
+    pub(crate) fn clock(&self) -> &Clock {
+        self.waiter.clock()
+    }
+
+    /// A place for another thread to sleep.
+    pub(crate) fn sleeper(&self) -> Sleeper {
+        self.waiter.sleeper()
+    }
+
+    /// A file in the queue's set that wakes all who sleep on it, once it is readable, until it is not.
+    pub(crate) fn add_gong(&self, gong: BorrowedFd<'_>) -> io::Result<()> {
+        self.waiter.add_gong(gong)
+    }
+
+    /// From now on, what changes is told to those who sleep, whoever changes it.
+    pub(crate) fn share(&mut self) -> io::Result<()> {
+        self.waiter.waker().export();
+        // That rang. Nobody sleeps yet, and the first to do so is not to wake for it.
+        self.look(Some(Duration::ZERO), None).map(|_| ())
+    }
+
+    /// Takes an event out of the ring, or else what the sources have now.
+    pub(crate) fn take_here(&mut self) -> io::Result<Option<Stamped<E>>> {
+        self.budget = usize::MAX;
+        let event = self.next_stamped();
+        if event.is_some() {
+            return Ok(event);
+        }
+        self.begin_turn();
+        let mut outcome = self.collect();
+        if self.pace.turned(|| self.waiter.clock().turn()) {
+            outcome = outcome.and(self.look(Some(Duration::ZERO), None).map(|_| ()));
+        }
+        outcome.map(|()| self.next_stamped())
+    }
+
+    /// Whether an interrupt ends this wait.
+    pub(crate) fn is_interrupted(&mut self) -> bool {
+        let told = self.interrupts.tell();
+        self.interrupts_told += told;
+        told > 0
+    }
+
+    /// A thread is about to sleep, for as long as is said here; for ever if nothing is.
+    pub(crate) fn send_to_sleep(&mut self, wait: &mut Wait) -> io::Result<Option<Duration>> {
+        let due = self.fall_asleep()?;
+        self.pace.looks(|| self.waiter.clock().turn());
+        self.polls += 1;
+        if due == Due::Now {
+            return Ok(Some(Duration::ZERO));
+        }
+        // Not the time that this thread sleeps: one is to wake for it, and not all.
+        self.waiter.set_alarm(match due {
+            Due::At(instant) => Some(instant),
+            Due::Now | Due::OnWake => None,
+        })?;
+        Ok(wait.sleep(None, self.waiter.clock()))
+    }
+
+    /// A thread has slept; others may go on sleeping.
+    pub(crate) fn come_back(&mut self, sleeper: &Sleeper, others_sleep: bool) -> io::Result<()> {
+        // Before the sources are looked at: whoever rang took the doorbell down for all.
+        if others_sleep {
+            self.waiter.waker().fall_asleep();
+        } else {
+            self.waiter.waker().wake_up();
+        }
+        self.waiter.clock().begin_turn();
+        self.sources.hear(sleeper.found());
+        self.collect()
+    }
+}
+
+impl<E> Queue<E> {
+    /// Whether there is something for another thread.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.ring.is_empty() || self.sources.any_ready()
+    }
+
+    /// Wakes a thread that sleeps.
+    pub(crate) fn ring(&self) {
+        self.waiter.waker().ring();
     }
 }
 

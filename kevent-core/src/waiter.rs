@@ -57,6 +57,11 @@ impl Waiter {
         self.poll_set(OWN).add(fd, PollKey::default(), Interest::READABLE, Trigger::Edge)
     }
 
+    /// As long as it is readable, nobody sleeps.
+    pub(crate) fn add_gong(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.poll_set(OWN).add(fd, PollKey::default(), Interest::READABLE, Trigger::Level)
+    }
+
     /// The share of source number `source`.
     pub(crate) fn poll_set(&self, source: u16) -> PollSet {
         let (owners, waker) = (self.owners.clone(), self.waker.clone());
@@ -75,8 +80,7 @@ impl Waiter {
 
     /// A place for one thread to sleep on the set.
     pub(crate) fn sleeper(&self) -> Sleeper {
-        let events = Events::with_capacity(EVENTS_PER_WAIT);
-        Sleeper { poller: Arc::clone(&self.poller), events }
+        Sleeper::on(&self.poller)
     }
 
     /// Lets the next sleep end when the wall clock shows `deadline`, or is set.
@@ -120,6 +124,16 @@ pub(crate) struct Sleeper {
 }
 
 impl Sleeper {
+    /// A place for another thread on the same set.
+    pub(crate) fn another(&self) -> Sleeper {
+        Sleeper::on(&self.poller)
+    }
+
+    fn on(poller: &Arc<Poller>) -> Sleeper {
+        let events = Events::with_capacity(EVENTS_PER_WAIT);
+        Sleeper { poller: Arc::clone(poller), events }
+    }
+
     /// Sleeps until something is ready, the queue is woken, or the time has passed; for ever without
     /// a `timeout`. A signal ends it too, and `true` says so: the caller looks at its clock anyway.
     ///

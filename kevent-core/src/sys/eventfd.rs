@@ -34,6 +34,32 @@ impl EventFd {
     }
 }
 
+/// A bell that goes on sounding until it is stopped: level-triggered, it wakes all.
+#[derive(Debug)]
+pub(crate) struct Gong(EventFd);
+
+impl Gong {
+    pub(crate) fn new() -> io::Result<Gong> {
+        EventFd::new().map(Gong)
+    }
+
+    pub(crate) fn sound(&self) {
+        self.0.add_one();
+    }
+
+    pub(crate) fn stop(&self) {
+        let mut count = [0_u8; 8];
+        // SAFETY: `count` is eight writable bytes. If it does not sound there is nothing to read.
+        let _ = unsafe { libc::read(self.0.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsFd for Gong {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -1,0 +1,276 @@
+//! What a queue promises that many threads harvest.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use kevent_core::{Poster, Queue, SharedQueue, SourceId, Timers, UserEvents, Wait};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const THREADS: usize = 4;
+
+fn shared_queue() -> (SharedQueue<u64>, Poster<u64>, SourceId<Timers>) {
+    let mut queue = Queue::new().unwrap();
+    let (users, poster) = UserEvents::new();
+    queue.attach(users, |n| n).unwrap();
+    let timers = queue.attach(Timers::new(), |event| event.key).unwrap();
+    (SharedQueue::new(queue).unwrap(), poster, timers)
+}
+
+/// Waits until that many more sleeps were begun: then so many threads sleep that never slept before.
+fn await_sleeps(shared: &SharedQueue<u64>, before: u64, sleeps: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while shared.lock().stats().polls < before + sleeps as u64 {
+        assert!(Instant::now() < deadline, "the threads do not sleep");
+        thread::yield_now();
+    }
+}
+
+/// Lets the threads of a test go home, also when it fails.
+struct Closing(SharedQueue<u64>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Threads that sleep for one event each, say which, and are gone.
+fn takers<'s>(
+    scope: &'s Scope<'s, '_>,
+    shared: &SharedQueue<u64>,
+    count: usize,
+) -> (mpsc::Receiver<Option<u64>>, Closing) {
+    let before = shared.lock().stats().polls;
+    let (say, said) = mpsc::channel();
+    for _ in 0..count {
+        let (mut shared, say) = (shared.clone(), say.clone());
+        scope.spawn(move || {
+            let taken = catch_unwind(AssertUnwindSafe(|| shared.next(None).unwrap()));
+            let _ = say.send(taken.ok().flatten());
+        });
+    }
+    let closing = Closing(shared.clone());
+    await_sleeps(shared, before, count);
+    (said, closing)
+}
+
+#[test]
+fn each_event_comes_out_at_exactly_one_thread() {
+    const EACH: u64 = 20_000;
+    let (shared, poster, timers) = shared_queue();
+    let taken = thread::scope(|scope| {
+        let takers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let mut shared = shared.clone();
+                scope.spawn(move || {
+                    let mut taken = Vec::new();
+                    while let Some(n) = shared.next(None).unwrap() {
+                        taken.push(n);
+                    }
+                    taken
+                })
+            })
+            .collect();
+        let posters: Vec<_> = (0..2)
+            .map(|p| {
+                let poster = poster.clone();
+                scope.spawn(move || (0..EACH).for_each(|n| poster.post(p * EACH + n).unwrap()))
+            })
+            .collect();
+        for n in 0..200 {
+            shared.lock()[timers].after(Duration::from_micros(n * 50), 2 * EACH + n);
+        }
+        posters.into_iter().for_each(|poster| poster.join().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        while shared.lock().stats().delivered < 2 * EACH + 200 {
+            assert!(Instant::now() < deadline, "{:?}", shared.lock().stats());
+            thread::sleep(Duration::from_micros(100));
+        }
+        shared.close();
+        takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect::<Vec<_>>()
+    });
+    let different: HashSet<_> = taken.iter().collect();
+    assert_eq!((taken.len() as u64, different.len() as u64), (2 * EACH + 200, 2 * EACH + 200));
+}
+
+#[test]
+fn one_event_wakes_one_thread() {
+    let (shared, poster, _) = shared_queue();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        let sleeps = shared.lock().stats().polls;
+        for n in 0..THREADS as u64 {
+            poster.post(n).unwrap();
+            assert_eq!(said.recv_timeout(PATIENCE), Ok(Some(n)));
+            assert_eq!(shared.lock().stats().polls, sleeps, "somebody woke for nothing");
+        }
+    });
+}
+
+#[test]
+fn events_that_come_together_wake_a_thread_each() {
+    let (shared, poster, _) = shared_queue();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        (0..THREADS as u64).for_each(|n| poster.post(n).unwrap());
+        let all: HashSet<_> =
+            (0..THREADS).map(|_| said.recv_timeout(PATIENCE).unwrap().unwrap()).collect();
+        assert_eq!(all.len(), THREADS);
+    });
+}
+
+#[test]
+fn timer_wakes_one_thread_also_when_it_was_armed_after_all_fell_asleep() {
+    let (shared, _poster, timers) = shared_queue();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        for n in 0..THREADS as u64 {
+            let sleeps = shared.lock().stats().polls;
+            shared.lock()[timers].after(Duration::from_millis(5), n);
+            assert_eq!(said.recv_timeout(PATIENCE), Ok(Some(n)));
+            // One woke to hear of the new deadline and slept again.
+            let woken = shared.lock().stats().polls - sleeps;
+            assert!(woken <= 1, "a timer woke {woken} threads and the one that took it");
+        }
+    });
+}
+
+#[test]
+fn thread_that_dies_in_its_turn_leaves_the_others_awake() {
+    let mut queue = Queue::new().unwrap();
+    let (users, poster) = UserEvents::new();
+    queue
+        .attach(users, |n: u64| {
+            assert!(n != 13, "that one can't be wrapped");
+            n
+        })
+        .unwrap();
+    let shared = SharedQueue::new(queue).unwrap();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, 2);
+        // In the ring at one time: the first dies before it takes the second out.
+        poster.post(13).unwrap();
+        poster.post(14).unwrap();
+        let said: Vec<_> = (0..2).map(|_| said.recv_timeout(PATIENCE).unwrap()).collect();
+        assert!(said.contains(&None) && said.contains(&Some(14)), "{said:?}");
+    });
+}
+
+#[test]
+fn nothing_of_what_was_removed_comes_out_at_another_thread() {
+    let (shared, _poster, timers) = shared_queue();
+    let mut guard = shared.lock();
+    let tokens: Vec<_> = (0..3).map(|n| guard[timers].after(Duration::ZERO, n)).collect();
+    assert_eq!(guard.wait(Wait::poll().at_least(3)).unwrap(), 3, "they are in the ring");
+    drop(guard);
+    thread::scope(|scope| {
+        scope.spawn(|| shared.lock()[timers].cancel(tokens[1])).join().unwrap();
+        let mut other = shared.clone();
+        let taken = scope.spawn(move || {
+            std::iter::from_fn(|| other.next(Wait::poll()).unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(taken.join().unwrap(), [0, 2]);
+    });
+}
+
+#[test]
+fn all_come_back_when_they_are_called_and_sleep_again_afterwards() {
+    let (shared, poster, _) = shared_queue();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        shared.wake_all();
+        for _ in 0..THREADS {
+            assert_eq!(said.recv_timeout(PATIENCE), Ok(None));
+        }
+        // Nobody was there to be called: who comes later sleeps.
+        shared.wake_all();
+        let (said, _closing) = takers(scope, &shared, 1);
+        let sleeps = shared.lock().stats().polls;
+        poster.post(5).unwrap();
+        assert_eq!(said.recv_timeout(PATIENCE), Ok(Some(5)));
+        assert_eq!(shared.lock().stats().polls, sleeps, "the call went on sounding");
+    });
+}
+
+#[test]
+fn closed_queue_is_emptied_and_lets_nobody_sleep() {
+    let (mut shared, poster, _) = shared_queue();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        shared.close();
+        (0..THREADS).for_each(|_| assert_eq!(said.recv_timeout(PATIENCE), Ok(None)));
+    });
+    poster.post(1).unwrap();
+    assert_eq!(shared.next(None).unwrap(), Some(1));
+    assert_eq!(shared.next(None).unwrap(), None);
+}
+
+#[test]
+fn interrupt_brings_one_thread_back() {
+    let (shared, poster, _) = shared_queue();
+    let interrupter = shared.lock().interrupter();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        interrupter.interrupt();
+        assert_eq!(said.recv_timeout(PATIENCE), Ok(None));
+        assert_eq!(shared.lock().stats().interrupts, 1);
+        (1..THREADS as u64).for_each(|n| poster.post(n).unwrap());
+        let rest: HashSet<_> =
+            (1..THREADS).map(|_| said.recv_timeout(PATIENCE).unwrap().unwrap()).collect();
+        assert_eq!(rest.len(), THREADS - 1);
+    });
+}
+
+#[test]
+fn thread_whose_time_has_passed_comes_back_alone() {
+    let (mut shared, poster, _) = shared_queue();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        let began = Instant::now();
+        assert_eq!(shared.next(Duration::from_millis(10)).unwrap(), None);
+        assert!(began.elapsed() >= Duration::from_millis(10));
+        (0..THREADS as u64).for_each(|n| poster.post(n).unwrap());
+        (0..THREADS).for_each(|_| assert!(said.recv_timeout(PATIENCE).unwrap().is_some()));
+    });
+}
+
+#[test]
+fn error_of_a_source_is_told_to_one_thread_and_the_others_go_on() {
+    use kevent_core::{Due, PollSet, Sink, Source};
+    struct Broken(bool);
+    impl Source for Broken {
+        type Item = u64;
+        fn attach(&mut self, _: &PollSet) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn flush(&mut self) -> std::io::Result<Due> {
+            if std::mem::take(&mut self.0) {
+                return Err(std::io::Error::other("it broke"));
+            }
+            Ok(Due::OnWake)
+        }
+        fn drain(&mut self, _: &mut impl Sink<u64>) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (mut shared, poster, _) = shared_queue();
+    let broken = shared.lock().attach(Broken(false), |n| n).unwrap();
+    poster.post(3).unwrap();
+    shared.lock()[broken].0 = true;
+    assert!(shared.next(Wait::poll()).unwrap_err().to_string().contains("it broke"));
+    assert_eq!(shared.next(PATIENCE).unwrap(), Some(3));
+}
+
+#[test]
+fn wall_clock_is_refused_with_advice() {
+    let (mut shared, ..) = shared_queue();
+    let error = shared.next(std::time::SystemTime::now()).unwrap_err();
+    assert!(error.to_string().contains("at_wall"), "{error}");
+}
