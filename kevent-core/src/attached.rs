@@ -12,6 +12,7 @@ use crate::ring::Ring;
 use crate::sink::RingSink;
 use crate::source::{Due, Source};
 use crate::token::Token;
+use crate::trace;
 
 /// A source, the terms on which it has the ring, and whether it may have something.
 pub(crate) struct Attached<E> {
@@ -55,6 +56,7 @@ impl<E> Attached<E> {
         }
         let quota = self.gate.flow.quota.map_or(share, |quota| quota.get());
         let lying = self.gate.stats.in_ring;
+        let _span = trace::drain(self.source.name());
         ring.begin(token, clock.turn_nanos());
         self.pending = self.source.drain(ring, &mut self.gate, quota)?;
         self.account(lying);

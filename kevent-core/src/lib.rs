@@ -32,6 +32,7 @@ mod shared;
 mod sink;
 mod source;
 mod sources;
+mod stall;
 mod stats;
 mod sys;
 mod table;
@@ -39,6 +40,7 @@ pub mod testing;
 mod token;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod trace;
 mod wait;
 mod waiter;
 mod waker;
@@ -59,7 +61,8 @@ pub use crate::sources::process::{ProcessEvent, Processes, WatchError};
 pub use crate::sources::signal::{Signal, SignalEvent, SignalValue, Signals};
 pub use crate::sources::timer::{TimerEvent, TimerKind, Timers};
 pub use crate::sources::user::{PostError, Poster, UserEvents};
-pub use crate::stats::Stats;
+pub use crate::stall::{Stall, StallMonitor};
+pub use crate::stats::{Snapshot, Stats};
 pub use crate::table::Table;
 pub use crate::token::Token;
 #[cfg(feature = "tokio")]

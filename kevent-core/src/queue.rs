@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::{Index, IndexMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,10 @@ use crate::registry::Registry;
 use crate::ring::{OWN, Ring, Taken};
 use crate::sink::Full;
 use crate::source::{Due, Source};
-use crate::stats::Stats;
+use crate::stall::{Progress, StallMonitor};
+use crate::stats::{Snapshot, Stats};
 use crate::token::Token;
+use crate::trace;
 use crate::wait::Wait;
 use crate::waiter::{Sleeper, Waiter};
 
@@ -86,13 +89,25 @@ pub struct Queue<E> {
     budget: usize,
     pace: Pace,
     interrupts: Interrupts,
+    /// While somebody watches for stalls.
+    watched: Option<Watched>,
     /// What the sources do not count.
     refused: u64,
     polls: u64,
     interrupts_told: u64,
     handling: Histogram,
+    lag: Histogram,
+    /// When the kernel was looked at last.
+    looked: u64,
     /// Tells its ids from those of other queues.
     number: u64,
+}
+
+/// A loop that is watched for stalls writes down what it takes. It has its budget here, and the queue's
+/// own is zero: so one that is not watched need not ask, which would cost each event 2 ns.
+struct Watched {
+    progress: Arc<Progress>,
+    budget: usize,
 }
 
 /// The number of the next queue of this process.
@@ -123,10 +138,13 @@ impl<E: 'static> Queue<E> {
             budget: usize::MAX,
             pace: Pace::new(),
             interrupts: Interrupts::default(),
+            watched: None,
             refused: 0,
             polls: 0,
             interrupts_told: 0,
             handling: Histogram::default(),
+            lag: Histogram::default(),
+            looked: 0,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -149,6 +167,9 @@ impl<E: 'static> Queue<E> {
         if let Some(Err(error)) = attached {
             self.remove(token);
             return Err(error);
+        }
+        if let (Some(watched), Some(attached)) = (&self.watched, self.sources.get(token)) {
+            watched.progress.name(token, attached.source.name());
         }
         self.waiter.waker().changed();
         Ok(SourceId { queue: self.number, token, source: PhantomData })
@@ -223,13 +244,13 @@ impl<E: 'static> Queue<E> {
     #[inline]
     pub fn wait(&mut self, wait: impl Into<Wait>) -> io::Result<usize> {
         let wait = wait.into();
-        self.budget = wait.maximum();
+        self.set_budget(wait.maximum());
         let enough = (1..=self.ring.len()).contains(&wait.minimum());
         // What sources have put there comes to an end without a look; what the user posts may not.
         if !enough || self.ring.own() > 0 && self.pace.turned(|| self.waiter.clock().now()) {
             self.gather(wait)?;
         }
-        Ok(self.ring.len().min(self.budget))
+        Ok(self.ring.len().min(wait.maximum()))
     }
 
     /// Takes the next event out, in the order in which they came into the ring. Makes no system call.
@@ -259,7 +280,30 @@ impl<E: 'static> Queue<E> {
                 return Some(taken);
             }
         }
-        None
+        if self.watched.is_some() { self.take_watched() } else { None }
+    }
+
+    /// As [`take`](Queue::take), and writes it down.
+    #[cold]
+    fn take_watched(&mut self) -> Option<Taken<E>> {
+        let Watched { progress, budget } = self.watched.take()?;
+        self.budget = budget;
+        let taken = self.take();
+        let budget = std::mem::take(&mut self.budget);
+        if let Some(taken) = &taken {
+            progress.takes(taken.sequence, taken.source, taken.token);
+        }
+        self.watched = Some(Watched { progress, budget });
+        taken
+    }
+
+    /// So many events may be taken.
+    #[inline]
+    fn set_budget(&mut self, budget: usize) {
+        match &mut self.watched {
+            None => self.budget = budget,
+            Some(watched) => watched.budget = budget,
+        }
     }
 
     /// Puts an event of the user's own into the ring, behind those that are there. For the thread that
@@ -290,6 +334,29 @@ impl<E: 'static> Queue<E> {
         self.interrupts.interrupter(self.waiter.waker())
     }
 
+    /// Lets another thread see in which event this loop is stuck, if it ever is. From now on the loop
+    /// writes down what it hands out, which takes a nanosecond or two for each event.
+    ///
+    /// An event counts as in hand until the next one is, or until a wait that finds the ring empty.
+    pub fn stall_monitor(&mut self) -> StallMonitor {
+        let watched = self.watched.get_or_insert_with(|| {
+            let progress = Arc::new(Progress::new(self.sources.names()));
+            Watched { progress, budget: std::mem::take(&mut self.budget) }
+        });
+        StallMonitor::new(Arc::clone(&watched.progress))
+    }
+
+    /// What the queue and each of its sources counted, as of now: for logs, and for people.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            capacity: self.capacity(),
+            len: self.len(),
+            stats: self.stats(),
+            sources: self.sources.snapshot(),
+        }
+    }
+
     /// How many events the ring holds at most.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -317,6 +384,7 @@ impl<E: 'static> Queue<E> {
         stats.polls = self.polls;
         stats.interrupts = self.interrupts_told;
         stats.handling = self.handling;
+        stats.lag = self.lag;
         stats
     }
 
@@ -332,6 +400,7 @@ impl<E: 'static> Queue<E> {
     /// Gathers events until there are enough of them or the time has passed.
     fn gather(&mut self, mut wait: Wait) -> io::Result<()> {
         let wait = &mut wait;
+        let _span = trace::wait();
         self.begin_turn();
         let mut outcome = self.collect();
         // A source that fails at every turn must not keep the others from being looked at.
@@ -359,6 +428,9 @@ impl<E: 'static> Queue<E> {
 
     /// Time has passed since the last turn: in the hands of the user, or of whoever slept for the queue.
     fn begin_turn(&mut self) {
+        if let Some(watched) = &self.watched {
+            watched.progress.is_back();
+        }
         let clock = self.waiter.clock();
         let before = clock.last_turn_nanos();
         clock.begin_turn();
@@ -405,12 +477,27 @@ impl<E: 'static> Queue<E> {
     /// One look at the kernel, then one at every source that may have something. Says whether a
     /// signal ended it.
     fn look(&mut self, timeout: Option<Duration>, mask: Option<SignalMask>) -> io::Result<bool> {
-        self.pace.looks(|| self.waiter.clock().turn());
-        self.polls += 1;
+        let span = trace::look();
+        self.is_about_to_look();
         let interrupted = self.sleeper.sleep(timeout, mask)?;
-        self.waiter.clock().begin_turn();
+        self.has_looked();
+        drop(span);
         self.sources.hear(self.sleeper.found());
         self.collect().map(|()| interrupted)
+    }
+
+    fn is_about_to_look(&mut self) {
+        let clock = self.waiter.clock();
+        self.pace.looks(|| clock.turn());
+        self.lag.record(clock.turn_nanos().saturating_sub(self.looked));
+        self.polls += 1;
+    }
+
+    /// Time has passed, in the kernel.
+    fn has_looked(&mut self) {
+        let clock = self.waiter.clock();
+        clock.begin_turn();
+        self.looked = clock.turn_nanos();
     }
 
     fn collect(&mut self) -> io::Result<()> {
@@ -464,7 +551,7 @@ impl<E: 'static> Queue<E> {
 
     /// Takes an event out of the ring, or else what the sources have now.
     pub(crate) fn take_here(&mut self) -> io::Result<Option<Stamped<E>>> {
-        self.budget = usize::MAX;
+        self.set_budget(usize::MAX);
         let event = self.next_stamped();
         if event.is_some() {
             return Ok(event);
@@ -487,8 +574,7 @@ impl<E: 'static> Queue<E> {
     /// A thread is about to sleep, for as long as is said here; for ever if nothing is.
     pub(crate) fn send_to_sleep(&mut self, wait: &mut Wait) -> io::Result<Option<Duration>> {
         let due = self.fall_asleep()?;
-        self.pace.looks(|| self.waiter.clock().turn());
-        self.polls += 1;
+        self.is_about_to_look();
         if due == Due::Now {
             return Ok(Some(Duration::ZERO));
         }
@@ -508,7 +594,7 @@ impl<E: 'static> Queue<E> {
         } else {
             self.waiter.waker().wake_up();
         }
-        self.waiter.clock().begin_turn();
+        self.has_looked();
         self.sources.hear(sleeper.found());
         self.collect()
     }
@@ -562,7 +648,7 @@ impl<E: 'static, S: Source> IndexMut<SourceId<S>> for Queue<E> {
 
 impl<E> fmt::Debug for Queue<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sources: Vec<_> = self.sources.iter().map(|attached| attached.source.name()).collect();
+        let sources: Vec<_> = self.sources.names().map(|(_, name)| name).collect();
         f.debug_struct("Queue")
             .field("fd", &self.waiter.as_fd())
             .field("capacity", &self.ring.capacity())

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::attached::Attached;
 use crate::clock::Clock;
+use crate::flow::SourceStats;
 use crate::numbers::Numbers;
 use crate::poll::{PollKey, Ready};
 use crate::ring::Ring;
@@ -74,6 +75,20 @@ impl<E> Registry<E> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<E>> {
         self.sources.iter().map(|(_, attached)| attached)
+    }
+
+    /// The types of the sources, in the order of attachment.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (Token, &'static str)> {
+        self.order
+            .iter()
+            .filter_map(|token| Some((*token, self.sources.get(*token)?.source.name())))
+    }
+
+    /// What each source counted, in the order of attachment.
+    pub(crate) fn snapshot(&self) -> Vec<(&'static str, SourceStats)> {
+        let of = |token: &Token| self.sources.get(*token);
+        let sources = self.order.iter().filter_map(of);
+        sources.map(|attached| (attached.source.name(), attached.gate.stats)).collect()
     }
 
     /// What was counted of all sources.
