@@ -4,6 +4,7 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::time::Instant;
 
 use crate::clock::Clock;
 use crate::flow::{Flow, Gate};
@@ -44,16 +45,32 @@ impl<E> Attached<E> {
         token: Token,
         share: usize,
     ) -> io::Result<Due> {
+        match self.ask()? {
+            Some(due) => Ok(due),
+            None => self.push(ring, clock, token, share),
+        }
+    }
+
+    /// Asks the source when it will have something; `None` if it has something that it may push.
+    pub(crate) fn ask(&mut self) -> io::Result<Option<Due>> {
         let due = self.source.flush()?;
         if due != Due::Now && !self.pending {
-            return Ok(due);
+            return Ok(Some(due));
         }
-        if self.gate.is_shut() {
-            // It is asked again when it may push, and that takes the user: until then it is as if it
-            // had nothing.
-            self.pending = true;
-            return Ok(Due::OnWake);
-        }
+        self.pending = true;
+        // One that may push nothing is asked again when it may, and that takes the user: until then it
+        // is as if it had nothing.
+        Ok(self.gate.is_shut().then_some(Due::OnWake))
+    }
+
+    /// Moves up to `share` of what the source has into the ring. Says when there will be more.
+    pub(crate) fn push(
+        &mut self,
+        ring: &mut Ring<E>,
+        clock: &Clock,
+        token: Token,
+        share: usize,
+    ) -> io::Result<Due> {
         let quota = self.gate.flow.quota.map_or(share, |quota| quota.get());
         let lying = self.gate.stats.in_ring;
         let _span = trace::drain(self.source.name());
@@ -124,6 +141,7 @@ pub(crate) trait AnySource<E>: Send {
     fn flush(&mut self) -> io::Result<Due>;
     /// Says whether it may have more.
     fn drain(&mut self, ring: &mut Ring<E>, gate: &mut Gate<E>, quota: usize) -> io::Result<bool>;
+    fn oldest(&mut self) -> Option<Instant>;
     fn deliver(&mut self, token: Token) -> bool;
     fn name(&self) -> &'static str;
     fn as_any(&self) -> &dyn Any;
@@ -160,6 +178,10 @@ impl<E, S: Source, W: FnMut(S::Item) -> E + Send + 'static> AnySource<E> for Wra
         let mut sink = RingSink::new(ring, gate, &mut self.wrap, quota);
         self.source.drain(&mut sink).map_err(Self::in_context)?;
         Ok(sink.may_have_more::<S::Item>())
+    }
+
+    fn oldest(&mut self) -> Option<Instant> {
+        self.source.oldest()
     }
 
     fn deliver(&mut self, token: Token) -> bool {

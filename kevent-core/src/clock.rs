@@ -98,6 +98,13 @@ impl Clock {
         self.0.made_up.is_some()
     }
 
+    /// Makes what follows in this turn a nanosecond later than what came before: so that things of
+    /// which only the order is known have times in that order.
+    pub(crate) fn tick(&self) {
+        let now = self.turn_nanos();
+        self.0.turn.store(now + 1, Ordering::Relaxed);
+    }
+
     /// A turn begins, or time has passed in it.
     #[inline]
     pub(crate) fn begin_turn(&self) {

@@ -17,6 +17,7 @@ compile_error!(
 );
 
 mod attached;
+mod changes;
 mod clock;
 mod flow;
 mod histogram;
@@ -47,6 +48,7 @@ mod waker;
 mod wheel;
 
 pub use crate::attached::SourceError;
+pub use crate::changes::{Changed, Changes};
 pub use crate::clock::Clock;
 pub use crate::flow::{Flow, Merge, Overflow, SourceStats};
 pub use crate::histogram::Histogram;
@@ -54,12 +56,13 @@ pub use crate::interrupt::Interrupter;
 pub use crate::mask::SignalMask;
 pub use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
 pub use crate::queue::{Queue, SourceId, Stamped};
+pub use crate::registry::Order;
 pub use crate::shared::{QueueGuard, SharedQueue};
 pub use crate::sink::{Full, Sink};
 pub use crate::source::{Due, Source};
 pub use crate::sources::process::{ProcessEvent, Processes, WatchError};
 pub use crate::sources::signal::{Signal, SignalEvent, SignalValue, Signals};
-pub use crate::sources::timer::{TimerEvent, TimerKind, Timers};
+pub use crate::sources::timer::{TimerChange, TimerEvent, TimerKind, Timers};
 pub use crate::sources::user::{PostError, Poster, UserEvents};
 pub use crate::stall::{Stall, StallMonitor};
 pub use crate::stats::{Snapshot, Stats};

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::attached::Attached;
+use crate::changes::{Changed, Changes};
 use crate::clock::Clock;
 use crate::flow::{Flow, SourceStats};
 use crate::histogram::Histogram;
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::mask::SignalMask;
 use crate::pace::Pace;
-use crate::registry::Registry;
+use crate::registry::{Order, Registry};
 use crate::ring::{OWN, Ring, Taken};
 use crate::sink::Full;
 use crate::source::{Due, Source};
@@ -208,6 +209,51 @@ impl<E: 'static> Queue<E> {
         attached.gate.set(flow);
         self.waiter.waker().changed();
         true
+    }
+
+    /// Makes several changes to one source in one go. What becomes of each is told, in their order; one
+    /// that fails does not keep the others from being made.
+    ///
+    /// # Panics
+    ///
+    /// As by index: when the source is detached, or of another queue.
+    pub fn change<'c, S: Changes>(
+        &mut self,
+        id: SourceId<S>,
+        changes: impl IntoIterator<Item = S::Change<'c>>,
+    ) -> Vec<io::Result<S::Done>> {
+        let source = &mut self[id];
+        changes.into_iter().map(|change| source.change(change)).collect()
+    }
+
+    /// As [`change`](Queue::change), and then waits, in one call.
+    ///
+    /// # Panics
+    ///
+    /// As [`change`](Queue::change).
+    pub fn change_and_wait<'c, S: Changes>(
+        &mut self,
+        id: SourceId<S>,
+        changes: impl IntoIterator<Item = S::Change<'c>>,
+        wait: impl Into<Wait>,
+    ) -> Changed<S::Done> {
+        let changes = self.change(id, changes);
+        Changed { changes, waited: self.wait(wait) }
+    }
+
+    /// Sets the order in which events of several sources come out.
+    ///
+    /// Under [`Order::Strict`] that is the order in which they happened, as far as it can be known. A post
+    /// happened when it was posted, a timer when it was due. What the kernel tells without a time
+    /// (descriptors, signals, children, files) happened when it told the queue, in the order of its
+    /// telling. Of two events, one of which was over before the other began, the first
+    /// comes out first, also when the ring is full meanwhile. Quotas do not count; an event costs
+    /// several times as much.
+    ///
+    /// It holds for what happens from then on.
+    pub fn set_order(&mut self, order: Order) {
+        self.sources.in_what_order = order;
+        self.waiter.waker().stamp(order == Order::Strict);
     }
 
     /// The source behind `id`; `None` when it is detached or of another queue.
@@ -482,7 +528,7 @@ impl<E: 'static> Queue<E> {
         let interrupted = self.sleeper.sleep(timeout, mask)?;
         self.has_looked();
         drop(span);
-        self.sources.hear(self.sleeper.found());
+        self.sources.hear(self.sleeper.found(), self.waiter.clock());
         self.collect().map(|()| interrupted)
     }
 
@@ -595,7 +641,7 @@ impl<E: 'static> Queue<E> {
             self.waiter.waker().wake_up();
         }
         self.has_looked();
-        self.sources.hear(sleeper.found());
+        self.sources.hear(sleeper.found(), self.waiter.clock());
         self.collect()
     }
 }

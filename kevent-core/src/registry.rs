@@ -1,6 +1,7 @@
 //! The sources of a queue, and their turns.
 
 use std::io;
+use std::time::Instant;
 
 use crate::attached::Attached;
 use crate::clock::Clock;
@@ -13,6 +14,18 @@ use crate::stats::Stats;
 use crate::table::Table;
 use crate::token::Token;
 
+/// In which order events of several sources come out: see
+/// [`Queue::set_order`](crate::Queue::set_order).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// By source, in turns that begin at each in its turn. Of each source in the order of that source. The
+    /// fastest, and fair.
+    #[default]
+    BySource,
+    /// As it happened, whatever the source.
+    Strict,
+}
+
 /// The sources that are attached, by token, by number and in the order of their turns.
 pub(crate) struct Registry<E> {
     sources: Table<Attached<E>>,
@@ -20,6 +33,7 @@ pub(crate) struct Registry<E> {
     /// The sources in the order of attachment; turns begin at each in its turn.
     order: Vec<Token>,
     first: usize,
+    pub(crate) in_what_order: Order,
     /// Of the sources that are gone, and of no source.
     rest: Stats,
 }
@@ -52,6 +66,7 @@ impl<E> Registry<E> {
             numbers: Numbers::default(),
             order: Vec::new(),
             first: 0,
+            in_what_order: Order::BySource,
             rest: Stats::default(),
         }
     }
@@ -109,8 +124,15 @@ impl<E> Registry<E> {
     }
 
     /// Tells the sources what the kernel said of their descriptors.
-    pub(crate) fn hear(&mut self, found: impl Iterator<Item = (u16, PollKey, Ready)>) {
+    pub(crate) fn hear(
+        &mut self,
+        found: impl Iterator<Item = (u16, PollKey, Ready)>,
+        clock: &Clock,
+    ) {
         for (number, key, ready) in found {
+            if self.in_what_order == Order::Strict {
+                clock.tick();
+            }
             let source = self.numbers.source(number);
             if let Some(attached) = source.and_then(|source| self.sources.get_mut(source)) {
                 attached.source.ready(key, ready);
@@ -124,6 +146,13 @@ impl<E> Registry<E> {
     /// Asks every source what it has, moves it into the ring, and says when there will be more. A
     /// source that fails does not keep the others from their turn.
     pub(crate) fn turn(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
+        match self.in_what_order {
+            Order::BySource => self.turn_by_source(ring, clock),
+            Order::Strict => self.turn_in_order(ring, clock),
+        }
+    }
+
+    fn turn_by_source(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
         let mut due = Due::OnWake;
         let mut failure = Ok(());
         // An equal part of the ring for each, at least one event: then none has to wait for another
@@ -139,6 +168,53 @@ impl<E> Registry<E> {
         }
         self.first = if self.first + 1 < self.order.len() { self.first + 1 } else { 0 };
         failure.map(|()| due)
+    }
+
+    /// Moves one event at a time, that which happened first, as long as there is one and room for it.
+    ///
+    /// What happens during the turn has to wait for the next: a source that was asked already may have
+    /// got something since that happened earlier.
+    fn turn_in_order(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
+        let end = clock.turn();
+        let mut due = Due::OnWake;
+        let mut failure = Ok(());
+        let mut waiting = Vec::with_capacity(self.order.len());
+        for token in &self.order {
+            let Some(attached) = self.sources.get_mut(*token) else { continue };
+            match attached.ask() {
+                Ok(None) => waiting.push(*token),
+                Ok(Some(next)) => due = due.or_sooner(next),
+                Err(error) => failure = failure.and(Err(error)),
+            }
+        }
+        while ring.room() > 0 {
+            let Some((happened, index)) = self.first_of(&waiting, end) else { break };
+            let Some(attached) = self.sources.get_mut(waiting[index]) else { break };
+            if happened > end {
+                due = Due::Now;
+                break;
+            }
+            let lying = ring.len();
+            match attached.push(ring, clock, waiting[index], 1) {
+                // It may have more, and is asked how old that is.
+                Ok(next) if ring.len() > lying && (attached.pending || next == Due::Now) => {
+                    continue;
+                }
+                Ok(next) => due = due.or_sooner(next),
+                Err(error) => failure = failure.and(Err(error)),
+            }
+            waiting.remove(index);
+        }
+        failure.map(|()| due)
+    }
+
+    /// Which of them has what happened first, and when. What has no time happened now.
+    fn first_of(&mut self, waiting: &[Token], now: Instant) -> Option<(Instant, usize)> {
+        let times = waiting.iter().enumerate().filter_map(|(index, token)| {
+            let attached = self.sources.get_mut(*token)?;
+            Some((attached.source.oldest().unwrap_or(now), index))
+        });
+        times.min()
     }
 
     /// Asks its source whether an event that came out of the ring is still wanted.

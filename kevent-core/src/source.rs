@@ -93,6 +93,14 @@ pub trait Source: Send + 'static {
     /// As [`flush`](Source::flush).
     fn drain(&mut self, sink: &mut impl Sink<Self::Item>) -> io::Result<()>;
 
+    /// When that happened which the next [`drain`](Source::drain) would push first, by the queue's
+    /// [clock](crate::PollSet::clock). `None` when the source does not know: then it happened when the
+    /// queue was told of it. Asked under [`Order::Strict`](crate::Order::Strict) only, of a source that
+    /// has something.
+    fn oldest(&mut self) -> Option<Instant> {
+        None
+    }
+
     /// An event of the registration `token` is about to be handed to the user. `false` keeps it from
     /// him: the registration is gone, or what the event says is no longer true. A one-shot
     /// registration ends here, and not when its event went into the ring, so that removing it in

@@ -28,6 +28,7 @@ struct Shared {
     eventfd: EventFd,
     asleep: AtomicBool,
     exported: AtomicBool,
+    stamps: AtomicBool,
 }
 
 impl Waker {
@@ -36,6 +37,7 @@ impl Waker {
             eventfd: EventFd::new()?,
             asleep: AtomicBool::new(false),
             exported: AtomicBool::new(false),
+            stamps: AtomicBool::new(false),
         })))
     }
 
@@ -79,6 +81,15 @@ impl Waker {
     #[inline]
     pub(crate) fn is_exported(&self) -> bool {
         self.0.exported.load(Ordering::Relaxed)
+    }
+
+    /// Whether the queue wants to know when things happened, for their order.
+    pub(crate) fn wants_stamps(&self) -> bool {
+        self.0.stamps.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stamp(&self, wanted: bool) {
+        self.0.stamps.store(wanted, Ordering::Relaxed);
     }
 
     /// From now on somebody else may sleep on the queue's descriptor. The first time, it becomes

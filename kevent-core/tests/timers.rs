@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use kevent_core::{Queue, SourceId, TimerEvent, TimerKind, Timers, Wait};
+use kevent_core::{Queue, SourceId, TimerChange, TimerEvent, TimerKind, Timers, Wait};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -307,4 +308,32 @@ fn event_in_the_ring_of_a_queue_that_the_timers_leave_comes_in_the_next() {
     assert_eq!(tokens, expected, "each once");
     assert!(other[timers].cancel(every));
     assert!(other[timers].is_empty());
+}
+
+#[test]
+fn each_of_several_changes_has_its_own_answer() {
+    let mut queue = Queue::new().unwrap();
+    let timers = queue.attach(Timers::new(), |event| event.key).unwrap();
+    let gone = queue[timers].after(Duration::ZERO, 0);
+    queue[timers].cancel(gone);
+    let long = Duration::from_secs(1000);
+    let wall = SystemTime::now() + long;
+    let done = queue.change_and_wait(
+        timers,
+        [
+            TimerChange::At(Instant::now(), 1),
+            TimerChange::Cancel(gone),
+            TimerChange::Every(long, 2),
+            TimerChange::AtWall(wall, 3),
+            TimerChange::After(long, 4),
+        ],
+        None,
+    );
+    assert_eq!((done.waited.unwrap(), queue.next()), (1, Some(1)));
+    assert_eq!(done.changes[1].as_ref().unwrap_err().kind(), io::ErrorKind::NotFound);
+    let tokens = [2, 3, 4].map(|n| *done.changes[n].as_ref().unwrap());
+    assert_eq!(queue[timers].len(), 3);
+    let cancelled = queue.change(timers, tokens.map(TimerChange::Cancel));
+    assert!(cancelled.iter().zip(tokens).all(|(done, token)| *done.as_ref().unwrap() == token));
+    assert!(queue[timers].is_empty());
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::changes::Changes;
 use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
 use crate::sink::Sink;
 use crate::source::{Due, Source};
@@ -75,6 +76,42 @@ pub enum TimerKind {
     /// The wall clock was set, or the machine slept, while this [wall timer](Timers::at_wall)
     /// stood. It stands on, and fires when the clock as it is now gets there.
     ClockStepped,
+}
+
+/// A change to [`Timers`], for [`Queue::change`](crate::Queue::change).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TimerChange {
+    /// [`Timers::after`].
+    After(Duration, u64),
+    /// [`Timers::at`].
+    At(Instant, u64),
+    /// [`Timers::every`].
+    Every(Duration, u64),
+    /// [`Timers::at_wall`].
+    AtWall(SystemTime, u64),
+    /// [`Timers::cancel`]. `NotFound` if there is none of that token.
+    Cancel(Token),
+}
+
+/// Each change gives back the token of the timer.
+impl Changes for Timers {
+    type Change<'c> = TimerChange;
+    type Done = Token;
+
+    fn change(&mut self, change: TimerChange) -> io::Result<Token> {
+        Ok(match change {
+            TimerChange::After(delay, key) => self.after(delay, key),
+            TimerChange::At(deadline, key) => self.at(deadline, key),
+            TimerChange::Every(period, key) => self.every(period, key),
+            TimerChange::AtWall(time, key) => self.at_wall(time, key)?,
+            TimerChange::Cancel(token) if self.cancel(token) => token,
+            TimerChange::Cancel(_) => {
+                let text = "no such timer: it has fired and was taken, or was cancelled before";
+                return Err(io::Error::new(io::ErrorKind::NotFound, text));
+            }
+        })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -359,6 +396,11 @@ impl Source for Timers {
             }
         }
         Ok(())
+    }
+
+    fn oldest(&mut self) -> Option<Instant> {
+        let (_, deadline, _) = self.wheel.due()?;
+        Some(self.instant(deadline))
     }
 
     fn deliver(&mut self, token: Token) -> bool {
