@@ -1,13 +1,7 @@
 //! Waking the queue from elsewhere.
 //!
 //! One eventfd serves the whole queue. It is written only when the queue sleeps, and once for each
-//! sleep, however many wake it: `asleep` is the doorbell's permission to ring.
-//!
-//! The order that loses no wake-up. The waiting thread: set `asleep`, then look into every mailbox,
-//! then sleep. A waking thread: put into the mailbox, then test and clear `asleep`, and write the
-//! eventfd if it was set. Both accesses to `asleep` are sequentially consistent, as is the fence
-//! between store and load on the waiting side: so either the waiting thread sees the mail, or the
-//! waking one sees `asleep`.
+//! sleep, however many wake it: [`Doorbell`] has the protocol.
 //!
 //! A queue whose descriptor was taken (`exported`) may be slept on by somebody else at any time.
 //! It counts as asleep whenever it is not just looking.
@@ -15,8 +9,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::doorbell::Doorbell;
 use crate::sys::eventfd::EventFd;
 
 /// Wakes a queue from any thread. Clones wake the same queue.
@@ -26,7 +21,7 @@ pub struct Waker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     eventfd: EventFd,
-    asleep: AtomicBool,
+    doorbell: Doorbell,
     exported: AtomicBool,
     stamps: AtomicBool,
 }
@@ -35,7 +30,7 @@ impl Waker {
     pub(crate) fn new() -> io::Result<Waker> {
         Ok(Waker(Arc::new(Shared {
             eventfd: EventFd::new()?,
-            asleep: AtomicBool::new(false),
+            doorbell: Doorbell::new(),
             exported: AtomicBool::new(false),
             stamps: AtomicBool::new(false),
         })))
@@ -47,10 +42,7 @@ impl Waker {
     /// only when the queue sleeps, and then only for the first of those who wake it.
     #[inline]
     pub fn wake(&self) {
-        // Orders what the caller has put down before the look at `asleep`.
-        fence(Ordering::SeqCst);
-        // The load keeps the cache line shared while the queue is awake.
-        if self.0.asleep.load(Ordering::SeqCst) && self.0.asleep.swap(false, Ordering::SeqCst) {
+        if self.0.doorbell.wake() {
             self.0.eventfd.add_one();
         }
     }
@@ -69,13 +61,16 @@ impl Waker {
 
     #[inline]
     pub(crate) fn fall_asleep(&self) {
-        self.0.asleep.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        self.0.doorbell.fall_asleep();
     }
 
     #[inline]
     pub(crate) fn wake_up(&self) {
-        self.0.asleep.store(false, Ordering::Relaxed);
+        self.0.doorbell.wake_up();
+    }
+
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.0.doorbell.is_asleep()
     }
 
     #[inline]

@@ -190,6 +190,12 @@ fn full_mailbox_and_gone_source_give_the_event_back() {
 }
 
 #[test]
+fn mailbox_without_a_limit_takes_no_memory_for_it() {
+    let (_users, poster) = UserEvents::with_capacity(NonZeroUsize::MAX);
+    (0..1000).for_each(|n| poster.post(n).unwrap());
+}
+
+#[test]
 fn posts_made_before_attaching_come_out() {
     let mut queue = Queue::new().unwrap();
     let (users, poster) = UserEvents::new();

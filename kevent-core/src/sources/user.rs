@@ -1,19 +1,18 @@
 //! Events that the program itself posts.
 //!
-//! The mailbox is a queue under a lock that is held for a push, or for a swap with an empty one. A
-//! look into an empty one takes no lock. The kernel is entered only when the waiting thread sleeps:
-//! see [`Waker`].
+//! A post is a few writes into a [`Mailbox`] and wakes nobody. Only when the waiting thread falls
+//! asleep does it await a post, and then the one poster who fills just that slot wakes it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use crate::mailbox::{Inbox, Mailbox, PostError, Posted};
 use crate::poll::PollSet;
 use crate::sink::{Full, Sink};
 use crate::source::{Due, Source};
+use crate::sync::Arc;
 use crate::token::Token;
 use crate::waker::Waker;
 
@@ -37,29 +36,15 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// # std::io::Result::Ok(())
 /// ```
 pub struct UserEvents<T> {
-    mailbox: Arc<Mailbox<T>>,
-    /// Taken out of the mailbox in one go, on its way into the ring.
-    taken: VecDeque<T>,
+    inbox: Inbox<T>,
+    poster: Poster<T>,
 }
 
 /// Posts events to a [`UserEvents`] source, from any thread. Clones post to the same.
-pub struct Poster<T>(Arc<Mailbox<T>>);
-
-struct Mailbox<T> {
-    mail: Mutex<Mail<T>>,
-    capacity: usize,
-    /// There is mail. Written under the lock and read without it: the waiting thread reads it after
-    /// it has said that it falls asleep, and whoever posts writes it before he looks whether the
-    /// thread sleeps. The two fences of [`Waker`] order these, so neither misses the other.
-    has_mail: AtomicBool,
-    /// Set once the source is attached. What is posted before is found by its first turn.
-    waker: OnceLock<Waker>,
-}
-
-struct Mail<T> {
-    posts: VecDeque<T>,
-    /// The source is gone: nobody will ever look.
-    closed: bool,
+pub struct Poster<T> {
+    mailbox: Arc<Mailbox<T>>,
+    /// Set once the source is attached. Posts made before are found by its first turn.
+    waker: Arc<OnceLock<Waker>>,
 }
 
 impl<T: Send + 'static> UserEvents<T> {
@@ -69,30 +54,19 @@ impl<T: Send + 'static> UserEvents<T> {
         UserEvents::with_capacity(DEFAULT_CAPACITY)
     }
 
-    /// A source and its first poster, with room for `capacity` posts.
+    /// A source and its first poster, with room for `capacity` posts, or for 16,777,216 if that is
+    /// more. The room is taken as it is needed, 64 posts at a time.
     #[must_use]
     pub fn with_capacity(capacity: NonZeroUsize) -> (UserEvents<T>, Poster<T>) {
-        let mailbox = Arc::new(Mailbox {
-            mail: Mutex::new(Mail { posts: VecDeque::new(), closed: false }),
-            capacity: capacity.get(),
-            has_mail: AtomicBool::new(false),
-            waker: OnceLock::new(),
-        });
-        let source = UserEvents { mailbox: Arc::clone(&mailbox), taken: VecDeque::new() };
-        (source, Poster(mailbox))
+        let (mailbox, inbox) = Mailbox::new(capacity);
+        let poster = Poster { mailbox, waker: Arc::new(OnceLock::new()) };
+        (UserEvents { inbox, poster: poster.clone() }, poster)
     }
 
     /// Another poster to this source.
     #[must_use]
     pub fn poster(&self) -> Poster<T> {
-        Poster(Arc::clone(&self.mailbox))
-    }
-}
-
-impl<T> Mailbox<T> {
-    /// A panic elsewhere can't leave the mail half changed: pushing and swapping do not panic.
-    fn lock(&self) -> MutexGuard<'_, Mail<T>> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.poster.clone()
     }
 }
 
@@ -105,21 +79,19 @@ impl<T> Poster<T> {
     /// # Errors
     ///
     /// The event, when the mailbox is full or the source is gone: [`PostError`] says which.
+    #[inline]
     pub fn post(&self, event: T) -> Result<(), PostError<T>> {
-        let mut mail = self.0.lock();
-        if mail.closed {
-            return Err(PostError::Closed(event));
-        }
-        if mail.posts.len() >= self.0.capacity {
-            return Err(PostError::Full(event));
-        }
-        mail.posts.push_back(event);
-        self.0.has_mail.store(true, Ordering::Relaxed);
-        drop(mail);
-        if let Some(waker) = self.0.waker.get() {
-            waker.wake();
+        if self.mailbox.post(event)? == Posted::Awaited {
+            self.wake();
         }
         Ok(())
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
     }
 }
 
@@ -128,99 +100,39 @@ impl<T: Send + 'static> Source for UserEvents<T> {
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
         // A poster looks at the waker without a lock, so it is set once.
-        self.mailbox.waker.set(poll_set.waker().clone()).map_err(|_| {
+        self.poster.waker.set(poll_set.waker().clone()).map_err(|_| {
             let text = "a source of user events serves one queue; make a new one";
             io::Error::new(io::ErrorKind::ResourceBusy, text)
-        })?;
-        // Whoever posts after this sees the waker; of whoever came before, the first turn sees the
-        // mail.
-        drop(self.mailbox.lock());
-        Ok(())
+        })
     }
 
     fn flush(&mut self) -> io::Result<Due> {
-        if self.taken.is_empty() && self.mailbox.has_mail.load(Ordering::Relaxed) {
-            let mut mail = self.mailbox.lock();
-            self.mailbox.has_mail.store(false, Ordering::Relaxed);
-            std::mem::swap(&mut self.taken, &mut mail.posts);
-        }
-        Ok(if self.taken.is_empty() { Due::OnWake } else { Due::Now })
+        // While the queue is awake it comes by again, and posters need not know.
+        let sleepy = self.poster.waker.get().is_some_and(Waker::is_asleep);
+        let silent = if sleepy { self.inbox.await_mail() } else { !self.inbox.has_mail() };
+        Ok(if silent { Due::OnWake } else { Due::Now })
     }
 
     fn drain(&mut self, sink: &mut impl Sink<T>) -> io::Result<()> {
-        while let Some(event) = self.taken.pop_front() {
-            if let Err(Full(event)) = sink.push(Token::SOLE, event) {
-                self.taken.push_front(event);
-                break;
-            }
-        }
+        self.inbox.take_while(|event| sink.push(Token::SOLE, event).map_err(|Full(event)| event));
         Ok(())
     }
 }
 
-impl<T> Drop for UserEvents<T> {
-    fn drop(&mut self) {
-        let mut mail = self.mailbox.lock();
-        mail.closed = true;
-        // Dropped after the lock: dropping a post may run anything, a post to this mailbox included.
-        let posts = std::mem::take(&mut mail.posts);
-        drop(mail);
-        drop(posts);
-    }
-}
-
-/// Why an event could not be posted, with the event.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum PostError<T> {
-    /// As many posts wait as the mailbox holds: the queue's thread does not keep up.
-    Full(T),
-    /// The source, or its queue, is gone.
-    Closed(T),
-}
-
-impl<T> PostError<T> {
-    /// The event that was not posted.
-    pub fn into_inner(self) -> T {
-        match self {
-            PostError::Full(event) | PostError::Closed(event) => event,
-        }
-    }
-}
-
-impl<T> fmt::Debug for PostError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PostError::Full(_) => "Full(..)",
-            PostError::Closed(_) => "Closed(..)",
-        })
-    }
-}
-
-impl<T> fmt::Display for PostError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PostError::Full(_) => "the mailbox is full",
-            PostError::Closed(_) => "the source of user events is gone",
-        })
-    }
-}
-
-impl<T> std::error::Error for PostError<T> {}
-
 impl<T> Clone for Poster<T> {
     fn clone(&self) -> Self {
-        Poster(Arc::clone(&self.0))
+        Poster { mailbox: Arc::clone(&self.mailbox), waker: Arc::clone(&self.waker) }
     }
 }
 
 impl<T> fmt::Debug for Poster<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poster").field("waiting", &self.0.lock().posts.len()).finish()
+        f.debug_struct("Poster").field("waiting", &self.mailbox.len()).finish()
     }
 }
 
 impl<T> fmt::Debug for UserEvents<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserEvents").field("waiting", &self.taken.len()).finish_non_exhaustive()
+        f.debug_struct("UserEvents").field("waiting", &self.inbox.len()).finish_non_exhaustive()
     }
 }

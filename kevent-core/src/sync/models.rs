@@ -1,0 +1,265 @@
+//! What [loom](https://docs.rs/loom) tries in every order that the memory model allows, with up to
+//! three preemptions: the mailbox, the doorbell, and both as the queue uses them.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg kevent_loom" cargo test -p kevent-core --release --lib sync::models
+//! ```
+//!
+//! A wake-up that is lost shows as a deadlock; a slot that two threads use at a time, a block that
+//! leaks and one that is used after it was freed are found by loom's own cells and counts.
+
+use std::num::NonZeroUsize;
+
+use loom::sync::Notify;
+use loom::thread;
+
+use crate::doorbell::Doorbell;
+use crate::mailbox::{Inbox, Mailbox, PostError, Posted};
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// Blocks of two: so few posts see their ends.
+type Small = Mailbox<Item, 2>;
+
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(run);
+}
+
+/// An item that counts how often it was dropped, and that loom misses when it never is.
+#[derive(Debug)]
+struct Item {
+    number: u64,
+    _alive: Arc<()>,
+}
+
+fn item(number: u64) -> Item {
+    Item { number, _alive: Arc::new(()) }
+}
+
+fn mailbox(capacity: usize) -> (Arc<Small>, Inbox<Item, 2>) {
+    Mailbox::new(NonZeroUsize::new(capacity).unwrap())
+}
+
+/// Takes what is there and says how many it was. Items of the same tens come in order.
+fn take(inbox: &mut Inbox<Item, 2>, last: &mut [u64; 3]) -> u64 {
+    let mut taken = 0;
+    inbox.take_while(|item| {
+        let last = &mut last[item.number as usize / 10];
+        assert!(item.number > *last, "out of order");
+        *last = item.number;
+        taken += 1;
+        Ok(())
+    });
+    taken
+}
+
+/// Posts two items and says how many were given back.
+fn post_two(mailbox: &Small, first: u64) -> u64 {
+    let mut refused = 0;
+    for number in first..first + 2 {
+        if let Err(error) = mailbox.post(item(number)) {
+            assert_eq!(error.into_inner().number, number);
+            refused += 1;
+        }
+    }
+    refused
+}
+
+#[test]
+fn every_post_is_taken_once_in_order_or_given_back() {
+    model(|| {
+        let (mailbox, mut inbox) = mailbox(3);
+        let theirs = Arc::clone(&mailbox);
+        let poster = thread::spawn(move || post_two(&theirs, 11));
+        let theirs = Arc::clone(&mailbox);
+        let other = thread::spawn(move || post_two(&theirs, 21));
+        let mut last = [0; 3];
+        let early = take(&mut inbox, &mut last);
+        let refused = poster.join().unwrap() + other.join().unwrap();
+        let late = take(&mut inbox, &mut last);
+        assert_eq!(early + late + refused, 4);
+        assert!(early > 0 || refused == 1, "three fit, and only three");
+    });
+}
+
+#[test]
+fn room_that_was_taken_is_used_again() {
+    model(|| {
+        let (mailbox, mut inbox) = mailbox(1);
+        let theirs = Arc::clone(&mailbox);
+        let poster = thread::spawn(move || {
+            // Five through a mailbox of one: three blocks, and every place more than once.
+            let mut posted = 0;
+            for number in 1..6 {
+                posted += u64::from(theirs.post(item(number)).is_ok());
+            }
+            posted
+        });
+        let mut last = [0; 3];
+        let mut taken = 0;
+        for _ in 0..3 {
+            taken += take(&mut inbox, &mut last);
+            thread::yield_now();
+        }
+        let posted = poster.join().unwrap();
+        taken += take(&mut inbox, &mut last);
+        assert_eq!(taken, posted);
+        assert!(mailbox.post(item(9)).is_ok());
+    });
+}
+
+#[test]
+fn item_that_is_refused_on_its_way_out_is_taken_later() {
+    model(|| {
+        let (mailbox, mut inbox) = mailbox(4);
+        let theirs = Arc::clone(&mailbox);
+        let poster = thread::spawn(move || post_two(&theirs, 11) + post_two(&theirs, 13));
+        inbox.take_while(Err);
+        assert_eq!(poster.join().unwrap(), 0);
+        inbox.take_while(Err);
+        assert_eq!(take(&mut inbox, &mut [0; 3]), 4);
+    });
+}
+
+#[test]
+fn closing_drops_or_gives_back_each_post_once() {
+    model(|| {
+        let (mailbox, mut inbox) = mailbox(4);
+        let theirs = Arc::clone(&mailbox);
+        let poster = thread::spawn(move || post_two(&theirs, 11));
+        let other = thread::spawn(move || post_two(&mailbox, 21));
+        take(&mut inbox, &mut [0; 3]);
+        drop(inbox);
+        poster.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn closed_mailbox_takes_nothing() {
+    model(|| {
+        let (mailbox, inbox) = mailbox(4);
+        let closing = thread::spawn(move || drop(inbox));
+        let _ = mailbox.post(item(1));
+        closing.join().unwrap();
+        assert!(matches!(mailbox.post(item(2)), Err(PostError::Closed(_))));
+    });
+}
+
+/// The eventfd and who sleeps on it, in loom's words.
+struct Bell {
+    doorbell: Doorbell,
+    kernel: Notify,
+    rings: AtomicU64,
+}
+
+impl Bell {
+    fn new() -> Arc<Bell> {
+        Arc::new(Bell {
+            doorbell: Doorbell::new(),
+            kernel: Notify::new(),
+            rings: AtomicU64::new(0),
+        })
+    }
+
+    fn wake(&self) {
+        if self.doorbell.wake() {
+            self.rings.fetch_add(1, Ordering::Relaxed);
+            self.kernel.notify();
+        }
+    }
+
+    /// Sleeps until `look` finds something, the way in which a queue does it. Says how often.
+    fn sleep(&self, spin: bool, mut look: impl FnMut() -> bool) -> u64 {
+        for sleeps in 1.. {
+            self.doorbell.fall_asleep();
+            let found = look();
+            if !found && !(spin && self.was_woken_while_spinning()) {
+                self.kernel.wait();
+            }
+            self.doorbell.wake_up();
+            if found || look() {
+                return sleeps;
+            }
+        }
+        unreachable!()
+    }
+
+    fn was_woken_while_spinning(&self) -> bool {
+        if !self.doorbell.start_spinning() {
+            return true;
+        }
+        self.doorbell.spin_is_over() || !self.doorbell.stop_spinning()
+    }
+}
+
+/// A source of somebody else: a word that is looked at without any ordering of its own.
+fn no_wake_up_is_lost(spin: bool) {
+    model(move || {
+        let bell = Bell::new();
+        let mail = Arc::new(AtomicU64::new(0));
+        let posters: Vec<_> = (0..2)
+            .map(|_| {
+                let (bell, mail) = (Arc::clone(&bell), Arc::clone(&mail));
+                thread::spawn(move || {
+                    mail.fetch_add(1, Ordering::Relaxed);
+                    bell.wake();
+                })
+            })
+            .collect();
+        let sleeps = bell.sleep(spin, || mail.load(Ordering::Relaxed) == 2);
+        posters.into_iter().for_each(|poster| poster.join().unwrap());
+        assert!(bell.rings.load(Ordering::Relaxed) <= sleeps, "rung twice in one sleep");
+    });
+}
+
+#[test]
+fn doorbell_loses_no_wake_up_and_rings_once_for_each_sleep() {
+    no_wake_up_is_lost(false);
+}
+
+#[test]
+fn spinning_thread_loses_no_wake_up() {
+    no_wake_up_is_lost(true);
+}
+
+/// Posters wake only a thread that awaits just their slot.
+fn no_post_is_slept_over(spin: bool) {
+    model(move || {
+        let bell = Bell::new();
+        let (mailbox, mut inbox) = mailbox(4);
+        let posters: Vec<_> = [11, 21]
+            .into_iter()
+            .map(|number| {
+                let (bell, mailbox) = (Arc::clone(&bell), Arc::clone(&mailbox));
+                thread::spawn(move || {
+                    if mailbox.post(item(number)).unwrap() == Posted::Awaited {
+                        bell.wake();
+                    }
+                })
+            })
+            .collect();
+        let mut taken = 0;
+        let mut sleeps = 0;
+        while taken < 2 {
+            sleeps += bell.sleep(spin, || match bell.doorbell.is_asleep() {
+                true => !inbox.await_mail(),
+                false => inbox.has_mail(),
+            });
+            taken += take(&mut inbox, &mut [0; 3]);
+        }
+        posters.into_iter().for_each(|poster| poster.join().unwrap());
+        assert!(bell.rings.load(Ordering::Relaxed) <= sleeps, "rung twice in one sleep");
+    });
+}
+
+#[test]
+fn mailbox_and_doorbell_lose_no_wake_up() {
+    no_post_is_slept_over(false);
+}
+
+#[test]
+fn mailbox_and_spinning_thread_lose_no_wake_up() {
+    no_post_is_slept_over(true);
+}
