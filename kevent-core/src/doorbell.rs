@@ -24,6 +24,17 @@ const ASLEEP: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Doorbell(AtomicU8);
 
+/// What the waiting thread did when it was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Was {
+    /// It was awake, or somebody else has woken it.
+    Awake,
+    /// It spun, and sees the wake-up by itself.
+    Spinning,
+    /// It is in the kernel, or on the way there.
+    Asleep,
+}
+
 impl Doorbell {
     pub(crate) fn new() -> Doorbell {
         Doorbell(AtomicU8::new(AWAKE))
@@ -61,14 +72,21 @@ impl Doorbell {
         self.turn(SPINNING, ASLEEP)
     }
 
-    /// Wakes the waiting thread. `true` when the caller has to ring.
+    /// Wakes the waiting thread and says what it did. Of one that was asleep, the caller has to ring.
     ///
     /// What the thread is woken for must be in its place before.
     #[must_use]
-    pub(crate) fn wake(&self) -> bool {
+    pub(crate) fn wake(&self) -> Was {
         fence(Ordering::SeqCst);
         // The load keeps the cache line shared while the queue is awake.
-        self.is_asleep() && self.0.swap(AWAKE, Ordering::AcqRel) == ASLEEP
+        if !self.is_asleep() {
+            return Was::Awake;
+        }
+        match self.0.swap(AWAKE, Ordering::AcqRel) {
+            ASLEEP => Was::Asleep,
+            SPINNING => Was::Spinning,
+            _ => Was::Awake,
+        }
     }
 
     fn turn(&self, from: u8, to: u8) -> bool {

@@ -35,6 +35,7 @@ mod shared;
 mod sink;
 mod source;
 mod sources;
+mod spin;
 mod stall;
 mod stats;
 mod sync;

@@ -9,9 +9,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::doorbell::Doorbell;
+use crate::doorbell::{Doorbell, Was};
+use crate::sys::cpu;
 use crate::sys::eventfd::EventFd;
 
 /// Wakes a queue from any thread. Clones wake the same queue.
@@ -24,7 +25,13 @@ struct Shared {
     doorbell: Doorbell,
     exported: AtomicBool,
     stamps: AtomicBool,
+    /// Whether wakers leave their processor's number in `last_cpu`: somebody spins by it.
+    notes_cpus: AtomicBool,
+    last_cpu: AtomicU32,
 }
+
+/// In `last_cpu`: unknown. No processor has this number.
+const NO_CPU: u32 = u32::MAX;
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Waker> {
@@ -33,6 +40,8 @@ impl Waker {
             doorbell: Doorbell::new(),
             exported: AtomicBool::new(false),
             stamps: AtomicBool::new(false),
+            notes_cpus: AtomicBool::new(false),
+            last_cpu: AtomicU32::new(NO_CPU),
         })))
     }
 
@@ -42,8 +51,12 @@ impl Waker {
     /// only when the queue sleeps, and then only for the first of those who wake it.
     #[inline]
     pub fn wake(&self) {
-        if self.0.doorbell.wake() {
-            self.0.eventfd.add_one();
+        let was = self.0.doorbell.wake();
+        if was != Was::Awake && self.0.notes_cpus.load(Ordering::Relaxed) {
+            self.note_cpu(cpu::current());
+        }
+        if was == Was::Asleep {
+            self.ring();
         }
     }
 
@@ -74,6 +87,24 @@ impl Waker {
     }
 
     #[inline]
+    pub(crate) fn doorbell(&self) -> &Doorbell {
+        &self.0.doorbell
+    }
+
+    /// Whether those who wake it leave word of where they run.
+    pub(crate) fn note_cpus(&self, on: bool) {
+        self.0.notes_cpus.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_cpu(&self, cpu: Option<u32>) {
+        self.0.last_cpu.store(cpu.unwrap_or(NO_CPU), Ordering::Relaxed);
+    }
+
+    /// On which processor the last one ran who woke the queue.
+    pub(crate) fn last_cpu(&self) -> Option<u32> {
+        Some(self.0.last_cpu.load(Ordering::Relaxed)).filter(|cpu| *cpu != NO_CPU)
+    }
+
     pub(crate) fn is_exported(&self) -> bool {
         self.0.exported.load(Ordering::Relaxed)
     }

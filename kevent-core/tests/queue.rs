@@ -334,8 +334,20 @@ fn post_when_there_is_room(poster: &Poster<u64>, event: u64) {
 
 #[test]
 fn two_threads_that_wake_each_other_never_miss_a_wake_up() {
+    wake_each_other(Duration::ZERO);
+}
+
+#[test]
+fn two_threads_that_spin_for_each_other_never_miss_a_wake_up() {
+    // So short that many spins end just when the wake-up comes.
+    wake_each_other(Duration::from_micros(2));
+}
+
+fn wake_each_other(spin: Duration) {
     let (mut here, to_here) = queue_of(4);
     let (mut there, to_there) = queue_of(4);
+    here.set_spin(spin);
+    there.set_spin(spin);
     const ROUNDS: u64 = 20_000;
     let echo = thread::spawn(move || {
         for _ in 0..ROUNDS {

@@ -1,7 +1,8 @@
 //! The system calls that neither std nor a dependency makes for us, each file safe from outside.
 //!
-//! These files, and no others in this crate, hold unsafe code.
+//! These files, the mailbox, and the registration with tokio hold all unsafe code of this crate.
 
+pub(crate) mod cpu;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod pidfd;
