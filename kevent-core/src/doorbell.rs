@@ -52,6 +52,7 @@ impl Doorbell {
     }
 
     /// Whether nobody has woken the waiting thread since it [fell asleep](Doorbell::fall_asleep).
+    #[inline]
     pub(crate) fn is_asleep(&self) -> bool {
         self.0.load(Ordering::Relaxed) != AWAKE
     }

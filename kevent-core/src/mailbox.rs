@@ -120,7 +120,10 @@ pub(crate) enum Posted {
 }
 
 /// Why there is no ticket.
-type Refuse<T> = fn(T) -> PostError<T>;
+enum Refused {
+    Full,
+    Closed,
+}
 
 impl<T, const B: usize> Mailbox<T, B> {
     pub(crate) fn new(capacity: NonZeroUsize) -> (Arc<Mailbox<T, B>>, Inbox<T, B>) {
@@ -143,10 +146,12 @@ impl<T, const B: usize> Mailbox<T, B> {
     }
 
     /// Posts `item`, after all that were posted before.
+    #[inline]
     pub(crate) fn post(&self, item: T) -> Result<Posted, PostError<T>> {
         let (ticket, block) = match self.ticket() {
             Ok(ticket_and_block) => ticket_and_block,
-            Err(refuse) => return Err(refuse(item)),
+            Err(Refused::Full) => return Err(PostError::Full(item)),
+            Err(Refused::Closed) => return Err(PostError::Closed(item)),
         };
         // SAFETY: the block was in its place when `ticket` was given out, and stays (facts 3, 4).
         let slot = slot_of(unsafe { &*block }, ticket);
@@ -172,15 +177,15 @@ impl<T, const B: usize> Mailbox<T, B> {
     }
 
     /// A ticket, and the block with its slot.
-    fn ticket(&self) -> Result<(u64, *mut Block<T, B>), Refuse<T>> {
+    fn ticket(&self) -> Result<(u64, *mut Block<T, B>), Refused> {
         let mut tail = self.posters.0.tail.load(Ordering::Relaxed);
         loop {
             let ticket = tail / TICKET;
             if tail & CLOSED != 0 {
-                return Err(PostError::Closed);
+                return Err(Refused::Closed);
             }
             if !self.has_room(ticket) {
-                return Err(PostError::Full);
+                return Err(Refused::Full);
             }
             // Before the ticket is taken, so that every ticket has its block.
             let block = self.block(ticket);
@@ -378,6 +383,7 @@ impl<T, const B: usize> Inbox<T, B> {
     }
 
     /// The slot of the next item, if that is published.
+    #[inline]
     fn next_published(&mut self) -> Option<*const Slot<T>> {
         if self.head / B as u64 != self.number {
             self.retire();
@@ -393,6 +399,7 @@ impl<T, const B: usize> Inbox<T, B> {
     }
 
     /// Takes the block that was taken to its end out of its place, for the next one's.
+    #[inline(never)]
     fn retire(&mut self) {
         let block = std::mem::replace(&mut self.block, ptr::null_mut());
         // Whoever needs this place acquires `taken` first, which is released after this.

@@ -82,6 +82,7 @@ impl Waker {
         self.0.doorbell.wake_up();
     }
 
+    #[inline]
     pub(crate) fn is_asleep(&self) -> bool {
         self.0.doorbell.is_asleep()
     }
@@ -105,6 +106,7 @@ impl Waker {
         Some(self.0.last_cpu.load(Ordering::Relaxed)).filter(|cpu| *cpu != NO_CPU)
     }
 
+    #[inline]
     pub(crate) fn is_exported(&self) -> bool {
         self.0.exported.load(Ordering::Relaxed)
     }

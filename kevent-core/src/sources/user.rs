@@ -107,10 +107,12 @@ impl<T: Send + 'static> Source for UserEvents<T> {
     }
 
     fn flush(&mut self) -> io::Result<Due> {
+        if self.inbox.has_mail() {
+            return Ok(Due::Now);
+        }
         // While the queue is awake it comes by again, and posters need not know.
         let sleepy = self.poster.waker.get().is_some_and(Waker::is_asleep);
-        let silent = if sleepy { self.inbox.await_mail() } else { !self.inbox.has_mail() };
-        Ok(if silent { Due::OnWake } else { Due::Now })
+        Ok(if sleepy && !self.inbox.await_mail() { Due::Now } else { Due::OnWake })
     }
 
     fn drain(&mut self, sink: &mut impl Sink<T>) -> io::Result<()> {

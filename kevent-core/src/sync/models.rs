@@ -147,6 +147,29 @@ fn closed_mailbox_takes_nothing() {
     });
 }
 
+#[test]
+fn awaited_poster_sees_what_was_written_before_the_last_mark() {
+    model(|| {
+        let (mailbox, mut inbox) = mailbox(4);
+        let word = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&word);
+        let poster = thread::spawn(move || match mailbox.post(item(1)).unwrap() {
+            Posted::Awaited => Some(theirs.load(Ordering::Relaxed)),
+            Posted::Unawaited => None,
+        });
+        let marks = [1, 2].map(|n| {
+            word.store(n, Ordering::Relaxed);
+            inbox.await_mail()
+        });
+        let seen = poster.join().unwrap();
+        match marks {
+            [_, true] => assert_eq!(seen, Some(2)),
+            [true, false] => assert!(seen >= Some(1)),
+            [false, false] => assert_eq!(seen, None),
+        }
+    });
+}
+
 #[derive(Default)]
 struct EventFd {
     written: u64,
