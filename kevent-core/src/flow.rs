@@ -141,7 +141,7 @@ pub(crate) struct Gate<E> {
     pub(crate) stats: SourceStats,
     /// It reached its high-water mark and is not asked until half of that is left.
     shut: bool,
-    /// Under `Coalesce`: the sequence number of the newest event of each registration.
+    /// Under `Coalesce`: the position of the newest event of each registration.
     pub(crate) newest: HashMap<Token, u64>,
     /// Under `Count`: registrations whose event was dropped, and which do not know it yet.
     pub(crate) dropped: Vec<Token>,
@@ -178,13 +178,13 @@ impl<E> Gate<E> {
         self.flow.high_water.saturating_sub(self.stats.in_ring)
     }
 
-    /// Under `Coalesce`: the newest event of a registration gets that sequence number.
-    pub(crate) fn lies_at(&mut self, token: Token, sequence: u64, oldest: u64) {
+    /// Under `Coalesce`: the newest event of a registration goes to that position.
+    pub(crate) fn lies_at(&mut self, token: Token, position: u64, first: u64) {
         // What is known of events that were taken out is of no use.
         if self.newest.len() > 2 * self.stats.in_ring + 64 {
-            self.newest.retain(|_, lies| *lies >= oldest);
+            self.newest.retain(|_, lies| *lies >= first);
         }
-        self.newest.insert(token, sequence);
+        self.newest.insert(token, position);
     }
 
     /// An event of the source went into the ring.

@@ -367,12 +367,11 @@ impl<E: 'static> Queue<E> {
     /// sources do not count; they have their own room.
     #[inline]
     pub fn post(&mut self, event: E) -> Result<(), Full<E>> {
-        if self.ring.own_room() == 0 {
+        let seen = self.waiter.clock().last_turn_nanos();
+        if let Err(event) = self.ring.post(event, seen) {
             self.refused += 1;
             return Err(Full(event));
         }
-        self.ring.begin(OWN, self.waiter.clock().last_turn_nanos());
-        self.ring.push(Token::SOLE, event);
         self.waiter.waker().changed();
         Ok(())
     }

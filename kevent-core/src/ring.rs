@@ -10,23 +10,23 @@ use crate::token::Token;
 /// The thread that has the queue is its only writer and its only reader, so it needs no atomics. It
 /// never overwrites: who finds no room keeps what he has.
 ///
-/// It has room for `capacity` events of sources, and for as many that the user posts himself. The two
-/// do not take each other's room, or a program that posts whenever it takes an event out would never
-/// let a source in. All stand in one order.
+/// It has room for `capacity` events of sources, and, in a lane of their own, for as many that the user
+/// posts himself. The two do not take each other's room, or a program that posts whenever it takes an
+/// event out would never let a source in. They come out in one order.
 ///
-/// What is the same for all events of a batch (which source, when it was seen) is kept once for each
-/// batch. An event's sequence number is kept nowhere: it is the number of those before it.
+/// What is the same for all events of a batch (which source, when it was seen, the number of the first)
+/// is kept once for each batch.
 #[derive(Debug)]
 pub(crate) struct Ring<E> {
     slots: VecDeque<Slot<E>>,
     /// In the order of their events. If one has none, it is the only one.
     batches: VecDeque<Batch>,
+    own: VecDeque<Own<E>>,
     capacity: usize,
-    /// How many of the user's own posts ever went in, and came out.
-    own_pushed: u64,
-    own_taken: u64,
-    /// The sequence number of the oldest event.
-    taken: u64,
+    /// How many events came out of `slots`: the position of the first of them that is left.
+    position: u64,
+    /// The number that the next event gets, in either lane.
+    sequence: u64,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,17 @@ struct Batch {
     source: Token,
     /// In nanoseconds of the queue's clock.
     seen: u64,
+    /// The number of the first event that is left.
+    sequence: u64,
     len: usize,
+}
+
+/// A post of the user's own.
+#[derive(Debug)]
+struct Own<E> {
+    sequence: u64,
+    seen: u64,
+    event: E,
 }
 
 /// An event that came out of the ring.
@@ -62,10 +72,10 @@ impl<E> Ring<E> {
         Ring {
             slots: VecDeque::with_capacity(capacity.get()),
             batches: VecDeque::new(),
+            own: VecDeque::new(),
             capacity: capacity.get(),
-            own_pushed: 0,
-            own_taken: 0,
-            taken: 0,
+            position: 0,
+            sequence: 0,
         }
     }
 
@@ -73,86 +83,115 @@ impl<E> Ring<E> {
         self.capacity
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() + self.own.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.own.is_empty()
     }
 
     /// How many of the user's own posts are in it.
     #[inline]
     pub(crate) fn own(&self) -> usize {
-        (self.own_pushed - self.own_taken) as usize
+        self.own.len()
     }
 
     /// How many of the user's own posts came out.
     pub(crate) fn own_taken(&self) -> u64 {
-        self.own_taken
+        let of_sources = self.position + self.slots.len() as u64;
+        self.sequence - of_sources - self.own.len() as u64
     }
 
     /// How many more events of sources it takes.
     pub(crate) fn room(&self) -> usize {
-        self.capacity - (self.len() - self.own())
+        self.capacity - self.slots.len()
     }
 
-    /// How many more of the user's own posts it takes.
-    pub(crate) fn own_room(&self) -> usize {
-        self.capacity - self.own()
+    /// The position that the next event of a source gets, among those of sources.
+    pub(crate) fn next_position(&self) -> u64 {
+        self.position + self.slots.len() as u64
     }
 
-    /// The sequence number that the next event gets.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.taken + self.slots.len() as u64
-    }
-
-    /// The sequence number of the event that comes out next.
-    pub(crate) fn oldest_sequence(&self) -> u64 {
-        self.taken
+    /// The position of the event of a source that comes out next.
+    pub(crate) fn first_position(&self) -> u64 {
+        self.position
     }
 
     /// What is pushed from here on comes from `source`, and was seen at that time.
-    #[inline]
     pub(crate) fn begin(&mut self, source: Token, seen: u64) {
+        let batch = Batch { source, seen, sequence: self.sequence, len: 0 };
         match self.batches.back_mut() {
-            Some(batch) if batch.len == 0 => *batch = Batch { source, seen, len: 0 },
-            Some(batch) if batch.source == source && batch.seen == seen => {}
-            _ => self.batches.push_back(Batch { source, seen, len: 0 }),
+            Some(last) if last.len == 0 => *last = batch,
+            Some(last) if last.continues(&batch) => {}
+            _ => self.batches.push_back(batch),
         }
     }
 
-    /// Appends an event to the batch that was begun. The caller has looked for room.
+    /// Appends an event to the batch that was begun. The caller has looked for room, and posted nothing
+    /// since.
     #[inline]
     pub(crate) fn push(&mut self, token: Token, event: E) {
         if let Some(batch) = self.batches.back_mut() {
             batch.len += 1;
-            self.own_pushed += u64::from(batch.source == OWN);
+            self.sequence += 1;
             self.slots.push_back(Slot { token, event });
         }
+    }
+
+    /// Appends a post of the user's own, or gives it back when there are as many as the ring has
+    /// capacity.
+    #[inline]
+    pub(crate) fn post(&mut self, event: E, seen: u64) -> Result<(), E> {
+        if self.own.len() >= self.capacity {
+            return Err(event);
+        }
+        self.own.push_back(Own { sequence: self.sequence, seen, event });
+        self.sequence += 1;
+        Ok(())
     }
 
     /// Takes the oldest event out.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Taken<E>> {
+        if !self.own.is_empty() && self.own_is_older() {
+            let Own { sequence, seen, event } = self.own.pop_front()?;
+            return Some(Taken { source: OWN, token: Token::SOLE, event, seen, sequence });
+        }
         let Slot { token, event } = self.slots.pop_front()?;
         let batch = self.batches.front_mut()?;
-        let Batch { source, seen, .. } = *batch;
+        let Batch { source, seen, sequence, .. } = *batch;
         batch.len -= 1;
+        batch.sequence += 1;
         // The newest stays, for the next to take its place.
         if batch.len == 0 && self.batches.len() > 1 {
             self.batches.pop_front();
         }
-        let sequence = self.taken;
-        self.taken += 1;
-        self.own_taken += u64::from(source == OWN);
+        self.position += 1;
         Some(Taken { source, token, event, seen, sequence })
     }
 
-    /// The event with that sequence number, while it is in the ring.
-    pub(crate) fn get_mut(&mut self, sequence: u64) -> Option<&mut E> {
-        let index = usize::try_from(sequence.checked_sub(self.taken)?).ok()?;
+    /// Whether the oldest post is older than the oldest event of a source.
+    #[inline]
+    fn own_is_older(&self) -> bool {
+        let (own, batch) = (self.own.front(), self.batches.front());
+        let own = own.map_or(u64::MAX, |own| own.sequence);
+        batch.is_none_or(|batch| batch.len == 0 || own < batch.sequence)
+    }
+
+    /// The event of a source at that position, while it is in the ring.
+    pub(crate) fn get_mut(&mut self, position: u64) -> Option<&mut E> {
+        let index = usize::try_from(position.checked_sub(self.position)?).ok()?;
         self.slots.get_mut(index).map(|slot| &mut slot.event)
+    }
+}
+
+impl Batch {
+    /// Whether `next`, that has no events yet, would only go on with this one.
+    fn continues(&self, next: &Batch) -> bool {
+        let in_a_row = self.sequence + self.len as u64 == next.sequence;
+        in_a_row && self.source == next.source && self.seen == next.seen
     }
 }
 
@@ -163,22 +202,25 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// From source 0 (the user) to 3, seen at that time; so many events.
+        /// From that source, seen at that time; so many events.
         Push(u32, u64, usize),
+        /// By the user himself.
+        Post(u64),
         Pop(usize),
         Change(prop::sample::Index),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0_u32..4, 0_u64..3, 0_usize..5).prop_map(|(s, t, n)| Step::Push(s, t, n)),
+            (1_u32..4, 0_u64..3, 0_usize..5).prop_map(|(s, t, n)| Step::Push(s, t, n)),
+            (0_u64..3).prop_map(Step::Post),
             (0_usize..6).prop_map(Step::Pop),
             any::<prop::sample::Index>().prop_map(Step::Change),
         ]
     }
 
     proptest! {
-        /// Against a list: whatever the order of pushes and pops, the ring holds what a queue of
+        /// Against a list: whatever the order of pushes, posts and pops, the ring holds what a queue of
         /// that bound holds, in its order, numbered without a gap, and each event is of the source
         /// and the time of its batch.
         #[test]
@@ -187,36 +229,49 @@ mod tests {
             steps in prop::collection::vec(step(), 0..100),
         ) {
             let mut ring = Ring::new(NonZeroUsize::new(capacity).unwrap());
-            let mut model = VecDeque::new();
-            let mut sequence = 0;
+            let mut model: VecDeque<(Token, u64, u64, u64)> = VecDeque::new();
+            let (mut sequence, mut positions, mut posts) = (0, Vec::new(), 0);
             for step in steps {
+                let own = |model: &VecDeque<(Token, u64, u64, u64)>| {
+                    model.iter().filter(|entry| entry.0 == OWN).count()
+                };
                 match step {
                     Step::Push(source, seen, count) => {
-                        let source = if source == 0 { OWN } else { Token::new(7, source) };
-                        let room = if source == OWN { ring.own_room() } else { ring.room() };
+                        let source = Token::new(7, source);
                         ring.begin(source, seen);
-                        for _ in 0..count.min(room) {
-                            prop_assert_eq!(ring.next_sequence(), sequence);
+                        for _ in 0..count.min(ring.room()) {
+                            prop_assert_eq!(ring.next_position(), positions.len() as u64);
                             ring.push(Token::new(1, 1), sequence);
+                            positions.push(sequence);
                             model.push_back((source, seen, sequence, sequence));
                             sequence += 1;
                         }
                     }
+                    Step::Post(seen) if own(&model) < capacity => {
+                        prop_assert_eq!(ring.post(sequence, seen), Ok(()));
+                        model.push_back((OWN, seen, sequence, sequence));
+                        sequence += 1;
+                    }
+                    Step::Post(seen) => prop_assert_eq!(ring.post(7, seen), Err(7)),
                     Step::Pop(count) => for _ in 0..count {
                         let taken = ring.pop().map(|t| (t.source, t.seen, t.sequence, t.event));
+                        posts += u64::from(taken.is_some_and(|taken| taken.0 == OWN));
                         prop_assert_eq!(taken, model.pop_front());
                     },
                     Step::Change(which) => {
-                        let sequence = which.index(sequence as usize + 1) as u64;
-                        let entry = model.iter_mut().find(|entry| entry.2 == sequence);
-                        prop_assert_eq!(ring.get_mut(sequence).map(|e| { *e += 1000; *e }),
-                            entry.map(|e| { e.3 += 1000; e.3 }));
+                        let position = which.index(positions.len() + 1);
+                        let number = positions.get(position).copied();
+                        let entry = model.iter_mut().find(|entry| Some(entry.2) == number);
+                        prop_assert_eq!(
+                            ring.get_mut(position as u64).map(|e| { *e += 1000; *e }),
+                            entry.map(|e| { e.3 += 1000; e.3 })
+                        );
                     }
                 }
-                let own = model.iter().filter(|entry| entry.0 == OWN).count();
-                prop_assert_eq!(ring.len(), model.len());
-                prop_assert_eq!(ring.own_room(), capacity - own);
-                prop_assert_eq!(ring.room(), capacity - (model.len() - own));
+                prop_assert_eq!((ring.len(), ring.is_empty()), (model.len(), model.is_empty()));
+                prop_assert_eq!(ring.own(), own(&model));
+                prop_assert_eq!(ring.own_taken(), posts);
+                prop_assert_eq!(ring.room(), capacity - (model.len() - own(&model)));
             }
         }
     }

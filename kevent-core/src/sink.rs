@@ -77,7 +77,7 @@ impl<'q, E, W> RingSink<'q, E, W> {
             Overflow::Keep => {}
             Overflow::Coalesce(merge) => {
                 let newest = self.gate.newest.get(&token).copied();
-                if let Some(lying) = newest.and_then(|sequence| self.ring.get_mut(sequence)) {
+                if let Some(lying) = newest.and_then(|position| self.ring.get_mut(position)) {
                     merge(lying, (self.wrap)(item));
                     self.gate.stats.coalesced += 1;
                     self.left -= 1;
@@ -113,7 +113,7 @@ impl<T, E, W: FnMut(T) -> E> Sink<T> for RingSink<'_, E, W> {
         }
         self.left -= 1;
         if matches!(self.gate.flow.overflow, Overflow::Coalesce(_)) {
-            self.gate.lies_at(token, self.ring.next_sequence(), self.ring.oldest_sequence());
+            self.gate.lies_at(token, self.ring.next_position(), self.ring.first_position());
         }
         self.ring.push(token, (self.wrap)(item));
         self.gate.entered();
