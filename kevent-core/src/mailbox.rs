@@ -40,6 +40,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::ptr;
@@ -340,6 +341,17 @@ impl<T, const B: usize> Inbox<T, B> {
         self.mailbox.len()
     }
 
+    /// Shows the oldest item to `look`.
+    pub(crate) fn peek<R>(&mut self, look: impl FnOnce(&T) -> R) -> Option<R> {
+        let slot = self.next_published()?;
+        // SAFETY: as in `take_while`.
+        let slot = unsafe { &*slot };
+        // SAFETY: as in `take_while`. `head` stays, so the item is read again: this copy of it is never
+        // dropped, also if `look` panics.
+        let item = ManuallyDrop::new(unsafe { slot.read() });
+        Some(look(&item))
+    }
+
     /// Hands items to `take`, oldest first, until there is no more, or one is given back.
     pub(crate) fn take_while(&mut self, mut take: impl FnMut(T) -> Result<(), T>) {
         while let Some(slot) = self.next_published() {
@@ -444,6 +456,14 @@ pub enum PostError<T> {
 }
 
 impl<T> PostError<T> {
+    /// The same of something else.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> PostError<U> {
+        match self {
+            PostError::Full(event) => PostError::Full(f(event)),
+            PostError::Closed(event) => PostError::Closed(f(event)),
+        }
+    }
+
     /// The event that was not posted.
     pub fn into_inner(self) -> T {
         match self {

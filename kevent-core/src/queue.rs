@@ -256,7 +256,7 @@ impl<E: 'static> Queue<E> {
     /// It holds for what happens from then on.
     pub fn set_order(&mut self, order: Order) {
         self.sources.in_what_order = order;
-        self.waiter.waker().stamp(order == Order::Strict);
+        self.waiter.waker().want_stamps(order == Order::Strict);
     }
 
     /// The source behind `id`; `None` when it is detached or of another queue.

@@ -43,7 +43,7 @@ impl Waiter {
         let waiter = Waiter {
             poller: Arc::new(Poller::new()?),
             owners: Owners::default(),
-            waker: Waker::new()?,
+            waker: Waker::new(clock.clone())?,
             clock,
             alarm: None,
             wall: None,

@@ -10,7 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
+use crate::clock::Clock;
 use crate::doorbell::{Doorbell, Was};
 use crate::sys::cpu;
 use crate::sys::eventfd::EventFd;
@@ -24,7 +26,9 @@ struct Shared {
     eventfd: EventFd,
     doorbell: Doorbell,
     exported: AtomicBool,
-    stamps: AtomicBool,
+    /// Whether those who post say when: the queue wants them in order.
+    wants_stamps: AtomicBool,
+    clock: Clock,
     /// Whether wakers leave their processor's number in `last_cpu`: somebody spins by it.
     notes_cpus: AtomicBool,
     last_cpu: AtomicU32,
@@ -34,12 +38,13 @@ struct Shared {
 const NO_CPU: u32 = u32::MAX;
 
 impl Waker {
-    pub(crate) fn new() -> io::Result<Waker> {
+    pub(crate) fn new(clock: Clock) -> io::Result<Waker> {
         Ok(Waker(Arc::new(Shared {
             eventfd: EventFd::new()?,
             doorbell: Doorbell::new(),
             exported: AtomicBool::new(false),
-            stamps: AtomicBool::new(false),
+            wants_stamps: AtomicBool::new(false),
+            clock,
             notes_cpus: AtomicBool::new(false),
             last_cpu: AtomicU32::new(NO_CPU),
         })))
@@ -111,13 +116,14 @@ impl Waker {
         self.0.exported.load(Ordering::Relaxed)
     }
 
-    /// Whether the queue wants to know when things happened, for their order.
-    pub(crate) fn wants_stamps(&self) -> bool {
-        self.0.stamps.load(Ordering::Relaxed)
+    /// What time it is, if the queue wants to know when things happened: for their order.
+    #[inline]
+    pub(crate) fn stamp(&self) -> Option<Instant> {
+        self.0.wants_stamps.load(Ordering::Relaxed).then(|| self.0.clock.now())
     }
 
-    pub(crate) fn stamp(&self, wanted: bool) {
-        self.0.stamps.store(wanted, Ordering::Relaxed);
+    pub(crate) fn want_stamps(&self, wanted: bool) {
+        self.0.wants_stamps.store(wanted, Ordering::Relaxed);
     }
 
     /// From now on somebody else may sleep on the queue's descriptor. The first time, it becomes
@@ -149,7 +155,7 @@ mod tests {
 
     /// A waker, and whether it has written its eventfd since the last look.
     fn bench() -> (Waker, impl FnMut() -> bool) {
-        let waker = Waker::new().unwrap();
+        let waker = Waker::new(Clock::real()).unwrap();
         let poller = Poller::new().unwrap();
         epoll::add(&poller, waker.as_fd(), polling::Event::readable(0), PollMode::Edge).unwrap();
         let mut events = Events::with_capacity(1);

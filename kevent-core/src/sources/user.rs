@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use crate::mailbox::{Inbox, Mailbox, PostError, Posted};
 use crate::poll::PollSet;
@@ -36,15 +37,21 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// # std::io::Result::Ok(())
 /// ```
 pub struct UserEvents<T> {
-    inbox: Inbox<T>,
+    inbox: Inbox<Mail<T>>,
     poster: Poster<T>,
 }
 
 /// Posts events to a [`UserEvents`] source, from any thread. Clones post to the same.
 pub struct Poster<T> {
-    mailbox: Arc<Mailbox<T>>,
+    mailbox: Arc<Mailbox<Mail<T>>>,
     /// Set once the source is attached. Posts made before are found by its first turn.
     waker: Arc<OnceLock<Waker>>,
+}
+
+struct Mail<T> {
+    /// When it was posted, if the queue asked for that.
+    posted: Option<Instant>,
+    event: T,
 }
 
 impl<T: Send + 'static> UserEvents<T> {
@@ -81,8 +88,11 @@ impl<T> Poster<T> {
     /// The event, when the mailbox is full or the source is gone: [`PostError`] says which.
     #[inline]
     pub fn post(&self, event: T) -> Result<(), PostError<T>> {
-        if self.mailbox.post(event)? == Posted::Awaited {
-            self.wake();
+        let posted = self.waker.get().and_then(Waker::stamp);
+        match self.mailbox.post(Mail { posted, event }) {
+            Ok(Posted::Awaited) => self.wake(),
+            Ok(Posted::Unawaited) => {}
+            Err(refused) => return Err(refused.map(|mail| mail.event)),
         }
         Ok(())
     }
@@ -116,8 +126,14 @@ impl<T: Send + 'static> Source for UserEvents<T> {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<T>) -> io::Result<()> {
-        self.inbox.take_while(|event| sink.push(Token::SOLE, event).map_err(|Full(event)| event));
+        self.inbox.take_while(|Mail { posted, event }| {
+            sink.push(Token::SOLE, event).map_err(|Full(event)| Mail { posted, event })
+        });
         Ok(())
+    }
+
+    fn oldest(&mut self) -> Option<Instant> {
+        self.inbox.peek(|mail| mail.posted).flatten()
     }
 }
 
