@@ -413,7 +413,7 @@ mod tests {
     /// Two sources of one queue.
     fn two_poll_sets() -> (PollSet, PollSet) {
         let (poller, owners) = (Arc::new(Poller::new().unwrap()), Owners::default());
-        let waker = Waker::new().unwrap();
+        let waker = Waker::new(Clock::real()).unwrap();
         let clock = Clock::real();
         let of = |n| {
             let poller = Arc::clone(&poller);

@@ -88,6 +88,7 @@ fn watch(waker: &Waker, begun: Instant, limit: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     const HERE: Option<u32> = Some(0);
     const THERE: Option<u32> = Some(1);
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn spin_that_finds_nobody_gives_back_the_rest_of_the_time() {
-        let waker = Waker::new().unwrap();
+        let waker = Waker::new(Clock::real()).unwrap();
         let mut spin = spin();
         // No processor has this number: it is another one than ours.
         waker.note_cpu(Some(1 << 20));

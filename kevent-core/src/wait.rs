@@ -59,8 +59,8 @@ impl Wait {
         Wait::timeout(Duration::ZERO)
     }
 
-    /// At most for that time, to the nanosecond as far as the kernel's timer slack allows (50 us
-    /// unless the thread changed it, see `PR_SET_TIMERSLACK` in prctl(2)).
+    /// At most for that time; some 20 us late where the processor is free, because that is what waking a
+    /// thread takes. The kernel's timer slack (see `PR_SET_TIMERSLACK` in prctl(2)) is reckoned with.
     #[must_use]
     pub const fn timeout(timeout: Duration) -> Wait {
         Wait { limit: Limit::After(timeout), ..Wait::forever() }

@@ -7,4 +7,5 @@ pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod pidfd;
 pub(crate) mod signal;
+pub(crate) mod thread;
 pub(crate) mod timerfd;
