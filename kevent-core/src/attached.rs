@@ -54,6 +54,10 @@ impl<E> Attached<E> {
     /// Asks the source when it will have something; `None` if it has something that it may push.
     pub(crate) fn ask(&mut self) -> io::Result<Option<Due>> {
         let due = self.source.flush()?;
+        if due == Due::WhenIdle {
+            // Its turn is another one, also when it is new.
+            self.pending = false;
+        }
         if due != Due::Now && !self.pending {
             return Ok(Some(due));
         }

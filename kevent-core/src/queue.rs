@@ -509,8 +509,12 @@ impl<E: 'static> Queue<E> {
 
     /// Sleeps until something is there, and fetches it. Says whether a signal ended it.
     fn sleep(&mut self, wait: &mut Wait) -> io::Result<bool> {
-        let mut timeout = match self.fall_asleep()? {
-            Due::Now => Some(Duration::ZERO),
+        let due = self.fall_asleep()?;
+        let idle = due != Due::Now && self.sources.may_idle(&self.ring);
+        let mut timeout = match due {
+            // It is idle only if the kernel has nothing either.
+            _ if idle => Some(Duration::ZERO),
+            Due::Now | Due::WhenIdle => Some(Duration::ZERO),
             Due::At(instant) => wait.sleep(Some(instant), self.waiter.clock()),
             Due::OnWake => wait.sleep(None, self.waiter.clock()),
         };
@@ -525,6 +529,11 @@ impl<E: 'static> Queue<E> {
         }
         let looked = self.look(timeout, wait.mask());
         self.waiter.waker().wake_up();
+        if idle && looked.is_ok() && !wait.is_over(self.waiter.clock()) {
+            if self.sources.may_idle(&self.ring) {
+                self.sources.idle_turn(&mut self.ring, self.waiter.clock())?;
+            }
+        }
         looked
     }
 
@@ -587,7 +596,7 @@ impl<E: 'static> Queue<E> {
         }
         self.waiter.set_alarm(match due? {
             Due::At(instant) => Some(instant),
-            Due::Now | Due::OnWake => None,
+            Due::Now | Due::WhenIdle | Due::OnWake => None,
         })
     }
 }
@@ -647,7 +656,7 @@ impl<E: 'static> Queue<E> {
         // Not the time that this thread sleeps: one is to wake for it, and not all.
         self.waiter.set_alarm(match due {
             Due::At(instant) => Some(instant),
-            Due::Now | Due::OnWake => None,
+            Due::Now | Due::WhenIdle | Due::OnWake => None,
         })?;
         Ok(wait.sleep(None, self.waiter.clock()))
     }

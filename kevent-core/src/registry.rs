@@ -34,6 +34,10 @@ pub(crate) struct Registry<E> {
     order: Vec<Token>,
     first: usize,
     pub(crate) in_what_order: Order,
+    /// A source said [`Due::WhenIdle`] when all were asked last.
+    idle_wanted: bool,
+    /// The number that the next event had when those sources had their turn last.
+    idle_before: Option<u64>,
     /// Of the sources that are gone, and of no source.
     rest: Stats,
 }
@@ -67,6 +71,8 @@ impl<E> Registry<E> {
             order: Vec::new(),
             first: 0,
             in_what_order: Order::BySource,
+            idle_wanted: false,
+            idle_before: None,
             rest: Stats::default(),
         }
     }
@@ -146,6 +152,7 @@ impl<E> Registry<E> {
     /// Asks every source what it has, moves it into the ring, and says when there will be more. A
     /// source that fails does not keep the others from their turn.
     pub(crate) fn turn(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
+        self.idle_wanted = false;
         match self.in_what_order {
             Order::BySource => self.turn_by_source(ring, clock),
             Order::Strict => self.turn_in_order(ring, clock),
@@ -162,12 +169,31 @@ impl<E> Registry<E> {
         for token in first.iter().chain(last) {
             let Some(attached) = self.sources.get_mut(*token) else { continue };
             match attached.turn(ring, clock, *token, share) {
+                Ok(Due::WhenIdle) => self.idle_wanted = true,
                 Ok(next) => due = due.or_sooner(next),
                 Err(error) => failure = failure.and(Err(error)),
             }
         }
         self.first = if self.first + 1 < self.order.len() { self.first + 1 } else { 0 };
         failure.map(|()| due)
+    }
+
+    /// Whether a source waits for the queue to be idle, and something was in the ring since it last was.
+    pub(crate) fn may_idle(&self, ring: &Ring<E>) -> bool {
+        self.idle_wanted && ring.is_empty() && self.idle_before != Some(ring.next_sequence())
+    }
+
+    /// The turn of those that wait for the queue to be idle.
+    pub(crate) fn idle_turn(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<()> {
+        for token in &self.order {
+            let Some(attached) = self.sources.get_mut(*token) else { continue };
+            if attached.source.flush()? == Due::WhenIdle {
+                attached.push(ring, clock, *token, ring.capacity())?;
+            }
+        }
+        // What they have said themselves is no reason to let them speak again.
+        self.idle_before = Some(ring.next_sequence());
+        Ok(())
     }
 
     /// Moves one event at a time, that which happened first, as long as there is one and room for it.
@@ -183,6 +209,7 @@ impl<E> Registry<E> {
             let Some(attached) = self.sources.get_mut(*token) else { continue };
             match attached.ask() {
                 Ok(None) => waiting.push(*token),
+                Ok(Some(Due::WhenIdle)) => self.idle_wanted = true,
                 Ok(Some(next)) => due = due.or_sooner(next),
                 Err(error) => failure = failure.and(Err(error)),
             }
@@ -200,6 +227,7 @@ impl<E> Registry<E> {
                 Ok(next) if ring.len() > lying && (attached.pending || next == Due::Now) => {
                     continue;
                 }
+                Ok(Due::WhenIdle) => self.idle_wanted = true,
                 Ok(next) => due = due.or_sooner(next),
                 Err(error) => failure = failure.and(Err(error)),
             }

@@ -104,6 +104,11 @@ impl<E> Ring<E> {
         self.sequence - of_sources - self.own.len() as u64
     }
 
+    /// The number that the next event gets.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
     /// How many more events of sources it takes.
     pub(crate) fn room(&self) -> usize {
         self.capacity - self.slots.len()
@@ -241,6 +246,7 @@ mod tests {
                         ring.begin(source, seen);
                         for _ in 0..count.min(ring.room()) {
                             prop_assert_eq!(ring.next_position(), positions.len() as u64);
+                            prop_assert_eq!(ring.next_sequence(), sequence);
                             ring.push(Token::new(1, 1), sequence);
                             positions.push(sequence);
                             model.push_back((source, seen, sequence, sequence));

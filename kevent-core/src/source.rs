@@ -124,6 +124,11 @@ pub trait Source: Send + 'static {
 pub enum Due {
     /// It has something.
     Now,
+    /// Instead of the queue's next sleep: when no source has anything, the ring is empty, and the
+    /// time of the wait is not over. Not a second time until another event was delivered, so that it
+    /// keeps no queue awake that has nothing to do. A source that says this is not drained before; one
+    /// that has descriptors too says `Now` when one of them is ready.
+    WhenIdle,
     /// At that time, or before, when a descriptor of it gets ready or it wakes the queue.
     At(Instant),
     /// When a descriptor of it gets ready or it wakes the queue.
@@ -137,6 +142,7 @@ impl Due {
     pub fn or_sooner(self, other: Due) -> Due {
         match (self, other) {
             (Due::Now, _) | (_, Due::Now) => Due::Now,
+            (Due::WhenIdle, _) | (_, Due::WhenIdle) => Due::WhenIdle,
             (Due::At(a), Due::At(b)) => Due::At(a.min(b)),
             (Due::At(a), Due::OnWake) | (Due::OnWake, Due::At(a)) => Due::At(a),
             (Due::OnWake, Due::OnWake) => Due::OnWake,
