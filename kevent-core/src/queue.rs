@@ -332,6 +332,17 @@ impl<E: 'static> Queue<E> {
         if self.watched.is_some() { self.take_watched() } else { None }
     }
 
+    /// Takes the oldest event out, whether it is still wanted or not: for a queue around this one, which
+    /// asks for it when its own user takes it.
+    pub(crate) fn take_unconfirmed(&mut self) -> Option<Taken<E>> {
+        self.ring.pop()
+    }
+
+    /// Asks the source of an event that was taken unconfirmed whether it is still wanted.
+    pub(crate) fn confirm(&mut self, source: Token, token: Token) -> bool {
+        source == OWN || self.sources.deliver(source, token)
+    }
+
     /// As [`take`](Queue::take), and writes it down.
     #[cold]
     fn take_watched(&mut self) -> Option<Taken<E>> {
