@@ -46,6 +46,7 @@ mod token;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod trace;
+mod unsupported;
 mod wait;
 mod waiter;
 mod waker;

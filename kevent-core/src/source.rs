@@ -62,6 +62,29 @@ pub trait Source: Send + 'static {
     /// What it has to say.
     type Item;
 
+    /// Whether such a source can work here: asks the kernel, and leaves nothing behind. A program can
+    /// so choose another way before it makes one.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` when the kernel, or a filter around the program, lacks what the source needs; the
+    /// message says what that is and what to do. Anything else that would keep it from working now.
+    ///
+    /// ```
+    /// use kevent_core::{Processes, Source};
+    ///
+    /// match Processes::probe() {
+    ///     Ok(()) => println!("children can be watched"),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// ```
+    fn probe() -> io::Result<()>
+    where
+        Self: Sized,
+    {
+        Ok(())
+    }
+
     /// Called once, before anything else: put the descriptors to wait for into `poll_set`, and keep a
     /// clone if more come later.
     ///

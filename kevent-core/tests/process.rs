@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::forbid;
-use kevent_core::{ProcessEvent, Processes, Queue, Signal, SourceId, Wait};
+use kevent_core::{ProcessEvent, Processes, Queue, Signal, Source, SourceId, Wait};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -260,11 +260,13 @@ fn detached_source_can_come_back_to_the_same_queue() {
 
 #[test]
 fn kernel_without_pidfds_is_unsupported_and_the_child_comes_back() {
+    Processes::probe().unwrap();
     let on_a_thread_of_its_own = || {
         if let Err(error) = forbid(libc::SYS_pidfd_open) {
             println!("skipped: no seccomp filter can be set here: {error}");
             return;
         }
+        assert_eq!(Processes::probe().unwrap_err().kind(), io::ErrorKind::Unsupported);
         let mut source = Processes::new();
         let error = source.watch_child(lingering(), 0).unwrap_err();
         assert_eq!(error.error().kind(), io::ErrorKind::Unsupported);

@@ -233,6 +233,10 @@ impl Processes {
 impl Source for Processes {
     type Item = ProcessEvent;
 
+    fn probe() -> io::Result<()> {
+        PidFd::open(std::process::id()).map(drop)
+    }
+
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
         self.poll_set = Some(poll_set.clone());
         // The source may have been in another queue: what was in that one's ring is told again.

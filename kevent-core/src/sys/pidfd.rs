@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use crate::unsupported::{is_missing_call, unsupported};
+
 /// One process. Unlike its number, never another one.
 #[derive(Debug)]
 pub(crate) struct PidFd(OwnedFd);
@@ -65,6 +67,10 @@ impl PidFd {
 }
 
 fn explain(error: io::Error, pid: u32) -> io::Error {
+    if is_missing_call(&error) {
+        let needs = "pidfd_open(2): Linux 5.3, and a seccomp filter that allows it";
+        return unsupported("watching processes", needs);
+    }
     let (kind, text) = match error.raw_os_error() {
         // A thread that does not lead its process is answered with EINVAL, or ENOENT by later kernels.
         Some(libc::ESRCH | libc::ENOENT) => {
@@ -73,12 +79,6 @@ fn explain(error: io::Error, pid: u32) -> io::Error {
         Some(libc::EINVAL) => {
             (io::ErrorKind::InvalidInput, format!("{pid} is not the pid of a process"))
         }
-        // A seccomp filter that is older than the call says EPERM; the call itself never does.
-        Some(libc::ENOSYS | libc::EPERM) => (
-            io::ErrorKind::Unsupported,
-            "watching processes needs pidfd_open(2): Linux 5.3, and a seccomp filter that allows it"
-                .to_owned(),
-        ),
         _ => return error,
     };
     io::Error::new(kind, text)
