@@ -66,6 +66,7 @@ pub use crate::registry::Order;
 pub use crate::shared::{QueueGuard, SharedQueue};
 pub use crate::sink::{Full, Sink};
 pub use crate::source::{Due, Source};
+pub use crate::sources::child::ChildQueue;
 pub use crate::sources::idle::{Idle, IdleEvent};
 pub use crate::sources::process::{ProcessEvent, Processes, WatchError};
 pub use crate::sources::signal::{Signal, SignalEvent, SignalValue, Signals};

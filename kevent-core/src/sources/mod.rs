@@ -1,5 +1,6 @@
 //! The sources that need nothing but the kernel, one file each.
 
+pub(crate) mod child;
 pub(crate) mod idle;
 pub(crate) mod process;
 pub(crate) mod signal;
