@@ -11,7 +11,8 @@ use std::os::fd::AsFd;
 
 use crate::poll::{Interest, PollKey, PollSet, Trigger};
 use crate::queue::{Queue, SourceId};
-use crate::sink::{Entry, Full, Sink};
+use crate::ring::Taken;
+use crate::sink::{Full, Sink};
 use crate::source::{Due, Source};
 use crate::table::Table;
 use crate::token::Token;
@@ -66,7 +67,7 @@ pub struct ChildQueue<E> {
     /// and which of that source's registrations, is to confirm it.
     moved: Table<(Token, Token)>,
     /// The outer sink did not take it.
-    held: Option<Entry<E>>,
+    held: Option<Taken<E>>,
 }
 
 impl<E: Send + 'static> ChildQueue<E> {
@@ -98,12 +99,14 @@ impl<E: Send + 'static> ChildQueue<E> {
     /// Moves what is in the child's ring.
     fn move_events(&mut self, sink: &mut impl Sink<E>) {
         while sink.room() > 0 {
-            let Some(entry) = self.held.take().or_else(|| self.queue.take()) else { return };
-            let Entry { source, token, event } = entry;
+            let Some(entry) = self.held.take().or_else(|| self.queue.take_unconfirmed()) else {
+                return;
+            };
+            let Taken { source, token, event, seen, sequence } = entry;
             let moved = self.moved.insert((source, token));
             if let Err(Full(event)) = sink.push(moved, event) {
                 self.moved.remove(moved);
-                self.held = Some(Entry { source, token, event });
+                self.held = Some(Taken { source, token, event, seen, sequence });
                 return;
             }
         }
