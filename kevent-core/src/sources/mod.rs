@@ -1,6 +1,7 @@
 //! The sources that need nothing but the kernel, one file each.
 
 pub(crate) mod child;
+pub(crate) mod counter;
 pub(crate) mod idle;
 pub(crate) mod process;
 pub(crate) mod signal;
