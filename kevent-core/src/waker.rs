@@ -54,6 +54,10 @@ impl Waker {
     ///
     /// Put what there is to find where the source finds it *before* this call. Costs a system call
     /// only when the queue sleeps, and then only for the first of those who wake it.
+    ///
+    /// Async-signal-safe: two accesses to an atomic and one write(2), which leaves `errno` as it was. A
+    /// handler may call it in the middle of another call of it, and of anything that the queue does.
+    /// (Cloning and dropping a waker are not: the last one to go closes a descriptor and frees memory.)
     #[inline]
     pub fn wake(&self) {
         let was = self.0.doorbell.wake();
