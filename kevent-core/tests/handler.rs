@@ -168,8 +168,10 @@ fn handler_wakes_the_queue_from_whatever_thread_it_runs_on() {
             }
         });
         for n in 0..2000 {
+            let began = Instant::now();
             next.send(()).unwrap();
             assert_eq!(queue.wait(PATIENCE).unwrap(), 1, "signal {n} is lost");
+            assert!(began.elapsed() < PATIENCE, "signal {n} did not end the wait");
             assert_eq!(queue.next(), Some(libc::SIGURG as u64));
         }
         drop(next);
