@@ -4,6 +4,7 @@ pub(crate) mod child;
 pub(crate) mod counter;
 pub(crate) mod handler;
 pub(crate) mod idle;
+pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod timer;
