@@ -5,6 +5,7 @@ pub(crate) mod counter;
 pub(crate) mod handler;
 pub(crate) mod idle;
 pub(crate) mod mounts;
+pub(crate) mod pressure;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod timer;
