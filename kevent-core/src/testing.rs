@@ -13,12 +13,17 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use polling::{Events, PollMode, Poller};
 
 use crate::queue::{Queue, SourceId};
 use crate::source::Source;
+use crate::sources::counter::Counters;
+use crate::sources::user::UserEvents;
 use crate::sys::epoll;
 use crate::wait::Wait;
 
@@ -35,6 +40,7 @@ pub struct Contract<S, D> {
     make: Box<dyn Fn() -> (S, D)>,
     provoke: Act<S, D>,
     remove: Option<Act<S, D>>,
+    loaded: bool,
 }
 
 /// Something done to a source and its driver, that many times.
@@ -43,7 +49,8 @@ type Act<S, D> = Box<dyn Fn(&mut S, &mut D, usize)>;
 impl<S: Source, D> Contract<S, D> {
     /// A contract for the sources that `make` makes.
     pub fn new(make: impl Fn() -> (S, D) + 'static) -> Contract<S, D> {
-        Contract { make: Box::new(make), provoke: Box::new(|_, _, _| ()), remove: None }
+        let provoke = Box::new(|_: &mut S, _: &mut D, _| ());
+        Contract { make: Box::new(make), provoke, remove: None, loaded: false }
     }
 
     /// How to make the source have exactly that many events, now or soon. It is called on an attached
@@ -57,6 +64,23 @@ impl<S: Source, D> Contract<S, D> {
     #[must_use]
     pub fn remove(self, remove: impl Fn(&mut S, &mut D) + 'static) -> Contract<S, D> {
         Contract { remove: Some(Box::new(move |s, d, _| remove(s, d))), ..self }
+    }
+
+    /// Lets other threads post to other sources of the same queue during the checks. Whether the queue
+    /// sleeps can't be seen then, so check without, too.
+    ///
+    /// ```
+    /// use kevent_core::testing::Contract;
+    /// use kevent_core::UserEvents;
+    ///
+    /// let contract = Contract::new(UserEvents::new)
+    ///     .provoke(|_, poster, count| (0..count).for_each(|n| poster.post(n).unwrap()));
+    /// contract.check();
+    /// contract.under_load().check();
+    /// ```
+    #[must_use]
+    pub fn under_load(self) -> Contract<S, D> {
+        Contract { loaded: true, ..self }
     }
 
     /// Checks every promise.
@@ -106,7 +130,8 @@ impl<S: Source, D> Contract<S, D> {
         // The first look, and whatever it brings, is allowed to be for nothing.
         bench.take_what_is_there();
         bench.take_what_is_there();
-        assert!(!outer.is_readable(SILENCE), "the descriptor is readable for nothing");
+        let readable = bench.load.is_none() && outer.is_readable(SILENCE);
+        assert!(!readable, "the descriptor is readable for nothing");
         (self.provoke)(&mut bench.queue[bench.id], &mut bench.driver, 5);
         let mut taken = 0;
         while taken < 5 {
@@ -116,19 +141,18 @@ impl<S: Source, D> Contract<S, D> {
             );
             // One at a time: what is left behind has to keep it readable.
             bench.wait(Wait::poll().at_most(1));
-            taken += usize::from(bench.queue.next().is_some());
+            taken += bench.empty_the_ring();
         }
     }
 
     fn detached_source_is_silent_and_comes_back(&self) {
         let mut bench = self.bench(64);
         (self.provoke)(&mut bench.queue[bench.id], &mut bench.driver, 3);
-        bench.wait(Wait::timeout(PATIENCE).at_least(3));
-        assert_eq!(bench.queue.len(), 3, "three events are in the ring");
+        bench.fill_the_ring(3);
         let source = bench.queue.detach(bench.id);
         assert!(source.is_some(), "detach gives the source back");
         assert!(bench.queue.detach(bench.id).is_none(), "and only once");
-        assert!(bench.queue.next().is_none(), "an event of a detached source came out");
+        assert_eq!(bench.empty_the_ring(), 0, "an event of a detached source came out");
         // It stands, with its descriptors: only taken out of the set are they silent here.
         bench.stays_silent("a queue whose only source is detached");
         drop(source);
@@ -143,11 +167,11 @@ impl<S: Source, D> Contract<S, D> {
         bench.stays_silent("registrations that were removed before their events were seen");
         let mut bench = self.bench(64);
         (self.provoke)(&mut bench.queue[bench.id], &mut bench.driver, 3);
-        bench.wait(Wait::timeout(PATIENCE).at_least(3));
-        assert_eq!(bench.queue.len(), 3, "three events are in the ring");
+        bench.fill_the_ring(3);
         remove(&mut bench.queue[bench.id], &mut bench.driver, 3);
-        assert!(
-            bench.queue.next().is_none(),
+        assert_eq!(
+            bench.empty_the_ring(),
+            0,
             "an event came out of the ring after its registration was removed"
         );
     }
@@ -155,23 +179,42 @@ impl<S: Source, D> Contract<S, D> {
     fn bench(&self, capacity: usize) -> Bench<S, D> {
         let capacity = NonZeroUsize::new(capacity).expect("not zero");
         let mut queue = Queue::with_capacity(capacity).expect("a queue");
+        let load = self.loaded.then(|| Load::on(&mut queue));
         let (source, driver) = (self.make)();
-        let id = queue.attach(source, |_| ()).expect("the source attaches");
-        Bench { queue, id, driver }
+        let pushed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&pushed);
+        let wrap = move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Said::Source
+        };
+        let id = queue.attach(source, wrap).expect("the source attaches");
+        Bench { queue, id, driver, pushed, load }
     }
 }
 
 impl<S, D> fmt::Debug for Contract<S, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Contract").field("removes", &self.remove.is_some()).finish_non_exhaustive()
+        f.debug_struct("Contract")
+            .field("removes", &self.remove.is_some())
+            .field("loaded", &self.loaded)
+            .finish_non_exhaustive()
     }
+}
+
+/// Whose event it is.
+enum Said {
+    Source,
+    Load,
 }
 
 /// One source in one queue.
 struct Bench<S, D> {
-    queue: Queue<()>,
+    queue: Queue<Said>,
     id: SourceId<S>,
     driver: D,
+    /// How many events of the source ever went into the ring.
+    pushed: Arc<AtomicUsize>,
+    load: Option<Load>,
 }
 
 impl<S: Source, D> Bench<S, D> {
@@ -196,17 +239,96 @@ impl<S: Source, D> Bench<S, D> {
         self.empty_the_ring();
     }
 
+    /// Has `count` events of the source in the ring, of which none was taken yet.
+    fn fill_the_ring(&mut self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.pushed.load(Ordering::Relaxed) < count && Instant::now() < deadline {
+            self.wait(Wait::until(deadline).at_least(self.queue.len() + 1));
+        }
+        let pushed = self.pushed.load(Ordering::Relaxed);
+        assert_eq!(pushed, count, "so many events are in the ring");
+    }
+
+    /// Takes out what is in the ring, and says how many events were the source's.
     fn empty_the_ring(&mut self) -> usize {
-        std::iter::from_fn(|| self.queue.next()).count()
+        let mut taken = 0;
+        while let Some(said) = self.queue.next() {
+            match (said, &self.load) {
+                (Said::Load, Some(load)) => load.taken(),
+                _ => taken += 1,
+            }
+        }
+        taken
     }
 
     /// Nothing comes, and the wait for it sleeps.
     fn stays_silent(&mut self, who: &str) {
-        let polls = self.queue.stats().polls;
-        self.wait(Wait::timeout(SILENCE));
-        assert_eq!(self.empty_the_ring(), 0, "an event came from {who}");
+        let (polls, end) = (self.queue.stats().polls, Instant::now() + SILENCE);
+        while Instant::now() < end {
+            self.wait(Wait::until(end));
+            assert_eq!(self.empty_the_ring(), 0, "an event came from {who}");
+        }
         let polls = self.queue.stats().polls - polls;
-        assert!(polls < 10, "the wait did not sleep but looked {polls} times: {who}");
+        let slept = polls < 10 || self.load.is_some();
+        assert!(slept, "the wait did not sleep but looked {polls} times: {who}");
+    }
+}
+
+/// So many events of the load are on their way at most. The ring of 64 that some checks fill has room
+/// for them and for what is checked.
+const LOAD: usize = 32;
+
+/// Threads that post to other sources of the queue, one through memory and one through the kernel, until
+/// this is dropped.
+struct Load {
+    on_the_way: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(queue: &mut Queue<Said>) -> Load {
+        let (users, poster) = UserEvents::new();
+        queue.attach(users, |()| Said::Load).expect("the load attaches");
+        let mut counters = Counters::new();
+        let (_, adder) = counters.semaphore(0).expect("a counter");
+        queue.attach(counters, |_| Said::Load).expect("the load attaches");
+        let (on_the_way, over) = (Arc::default(), Arc::default());
+        let threads = vec![
+            Load::post(&on_the_way, &over, move || poster.post(()).is_ok()),
+            Load::post(&on_the_way, &over, move || adder.add(1).is_ok()),
+        ];
+        Load { on_the_way, over, threads }
+    }
+
+    fn post(
+        on_the_way: &Arc<AtomicUsize>,
+        over: &Arc<AtomicBool>,
+        post: impl Fn() -> bool + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (on_the_way, over) = (Arc::clone(on_the_way), Arc::clone(over));
+        thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                if on_the_way.fetch_add(1, Ordering::Relaxed) < LOAD && post() {
+                    continue;
+                }
+                on_the_way.fetch_sub(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_micros(50));
+            }
+        })
+    }
+
+    fn taken(&self) {
+        self.on_the_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 

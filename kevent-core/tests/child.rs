@@ -7,9 +7,8 @@ use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kevent_core::testing::Contract;
 use kevent_core::{
-    ChildQueue, Due, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, Token, UserEvents,
+    ChildQueue, Due, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, UserEvents,
 };
 
 /// Long enough for an event that should not come.
@@ -37,45 +36,6 @@ fn assert_silent(queue: &mut Queue<u64>) {
     queue.wait(SILENCE).unwrap();
     assert_eq!(take_all(queue), []);
     assert!(queue.stats().polls - polls < 10, "the wait did not sleep");
-}
-
-#[test]
-fn child_queue_keeps_the_contract_with_posts() {
-    Contract::new(|| {
-        let (child, poster, _) = child(4);
-        (child, poster)
-    })
-    .provoke(|_, poster, count| (0..count).for_each(|n| poster.post(n as u64).unwrap()))
-    .check();
-}
-
-#[test]
-fn child_queue_keeps_the_contract_with_timers() {
-    Contract::new(|| {
-        let (child, _, timers) = child(4);
-        (child, (timers, Vec::<Token>::new()))
-    })
-    .provoke(|child, (timers, armed), count| {
-        for key in 0..count as u64 {
-            armed.push(child[*timers].after(Duration::from_micros(50 * key), key));
-        }
-    })
-    .remove(|child, (timers, armed)| {
-        armed.drain(..).for_each(|token| assert!(child[*timers].cancel(token)));
-    })
-    .check();
-}
-
-#[test]
-fn child_in_a_child_keeps_the_contract() {
-    Contract::new(|| {
-        let (inner, poster, _) = child(4);
-        let mut outer = Queue::with_capacity(capacity(2)).unwrap();
-        outer.attach(inner, |n| n).unwrap();
-        (ChildQueue::new(outer), poster)
-    })
-    .provoke(|_, poster, count| (0..count).for_each(|n| poster.post(n as u64).unwrap()))
-    .check();
 }
 
 #[test]

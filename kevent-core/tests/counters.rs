@@ -14,8 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::forbid;
-use kevent_core::testing::Contract;
-use kevent_core::{Adder, CounterEvent, Counters, Queue, Source, SourceId, Token};
+use kevent_core::{Adder, CounterEvent, Counters, Queue, Source, SourceId};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,35 +48,6 @@ fn assert_silent<E: 'static>(queue: &mut Queue<E>) {
     queue.wait(SILENCE).unwrap();
     assert!(queue.next().is_none(), "an event came");
     assert!(queue.stats().polls - polls < 5, "the wait did not sleep");
-}
-
-#[test]
-fn sums_keep_the_contract() {
-    Contract::new(|| (Counters::new(), Vec::<(Token, Adder)>::new()))
-        .provoke(|counters, made, count| {
-            for key in 0..count {
-                let (token, adder) = counters.sum(key as u64).unwrap();
-                adder.add(3).unwrap();
-                made.push((token, adder));
-            }
-        })
-        .remove(|counters, made| {
-            // The adders stay, and with them the descriptors.
-            made.iter().for_each(|(token, _)| assert!(counters.remove(*token)));
-        })
-        .check();
-}
-
-#[test]
-fn semaphores_keep_the_contract() {
-    Contract::new(|| {
-        let mut counters = Counters::new();
-        let (token, adder) = counters.semaphore(0).unwrap();
-        (counters, (token, adder))
-    })
-    .provoke(|_, (_, adder), count| adder.add(count as u64).unwrap())
-    .remove(|counters, (token, _)| assert!(counters.remove(*token)))
-    .check();
 }
 
 #[test]

@@ -14,7 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::forbid;
-use kevent_core::testing::Contract;
 use kevent_core::{HandlerEvents, HandlerPoster, PostError, Queue, Wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,14 +61,6 @@ fn this_thread() -> libc::pthread_t {
 fn send(thread: libc::pthread_t, signal: libc::c_int) {
     // SAFETY: every thread that is hit here is joined after the storm.
     assert_eq!(unsafe { libc::pthread_kill(thread, signal) }, 0);
-}
-
-#[test]
-fn handler_events_keep_the_contract() {
-    let _alone = alone();
-    Contract::new(HandlerEvents::new)
-        .provoke(|_, poster, count| (0..count).for_each(|n| poster.post(n as u64).unwrap()))
-        .check();
 }
 
 /// Signals at the thread that takes the events, and at threads that post, so that handlers interrupt

@@ -92,14 +92,16 @@ fn assert_silent(queue: &mut Queue<MountEvent>) {
 fn mounts_keep_the_contract() {
     in_private_namespace(|folder| {
         let folder = folder.to_owned();
-        Contract::new(|| (Mounts::new().unwrap(), 0))
-            .provoke(move |_, mounted: &mut u32, count| {
+        let contract = Contract::new(|| (Mounts::new().unwrap(), 0)).provoke(
+            move |_, mounted: &mut u32, count| {
                 for _ in 0..count {
                     *mounted += 1;
                     tmpfs("contract", &folder.join(mounted.to_string()));
                 }
-            })
-            .check();
+            },
+        );
+        contract.check();
+        contract.under_load().check();
     });
 }
 

@@ -129,7 +129,7 @@ fn pressure_keeps_the_contract() {
     if !has_cgroups() {
         return;
     }
-    Contract::new(|| (Pressure::new(), Vec::<Token>::new()))
+    let contract = Contract::new(|| (Pressure::new(), Vec::<Token>::new()))
         .provoke(|pressure, tokens, count| {
             for key in 0..count as u64 {
                 let cgroup = Cgroup::new().unwrap();
@@ -139,8 +139,9 @@ fn pressure_keeps_the_contract() {
         })
         .remove(|pressure, tokens| {
             tokens.drain(..).for_each(|token| assert!(pressure.unwatch(token)));
-        })
-        .check();
+        });
+    contract.check();
+    contract.under_load().check();
 }
 
 #[test]

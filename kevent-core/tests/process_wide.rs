@@ -48,7 +48,7 @@ fn watch_and_take(count: u64) {
 #[test]
 fn processes_keep_the_contract() {
     let _alone = alone();
-    Contract::new(|| (Processes::new(), Vec::<Token>::new()))
+    let contract = Contract::new(|| (Processes::new(), Vec::<Token>::new()))
         .provoke(|source, tokens, count| {
             for key in 0..count {
                 let child = Command::new("true").spawn().unwrap();
@@ -60,8 +60,9 @@ fn processes_keep_the_contract() {
                 let mut child = source.unwatch(token).expect("the child comes back");
                 assert!(child.wait().unwrap().success());
             }
-        })
-        .check();
+        });
+    contract.check();
+    contract.under_load().check();
 }
 
 #[test]

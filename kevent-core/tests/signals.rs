@@ -133,15 +133,16 @@ impl Drop for BusyThreads {
 #[test]
 fn signals_keep_the_contract() {
     let _alone = alone();
-    Contract::new(|| (Signals::new([]).unwrap(), Vec::<Token>::new()))
+    let contract = Contract::new(|| (Signals::new([]).unwrap(), Vec::<Token>::new()))
         .provoke(|source, tokens, count| {
             if tokens.is_empty() {
                 tokens.push(source.add(rt(1)).unwrap());
             }
             (0..count).for_each(|n| queue_to_thread(rt(1), n as i32));
         })
-        .remove(|source, tokens| tokens.drain(..).for_each(|token| assert!(source.remove(token))))
-        .check();
+        .remove(|source, tokens| tokens.drain(..).for_each(|token| assert!(source.remove(token))));
+    contract.check();
+    contract.under_load().check();
 }
 
 #[test]
