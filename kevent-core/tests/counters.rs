@@ -153,6 +153,19 @@ fn unit_of_a_shared_semaphore_goes_to_one_queue() {
 }
 
 #[test]
+fn queue_takes_no_unit_for_which_it_has_no_room() {
+    let (mut full, id) = queue_of(1);
+    let (_, adder) = full[id].semaphore(0).unwrap();
+    adder.add(3).unwrap();
+    full.wait(PATIENCE).unwrap();
+    let (mut other, id) = queue_of(4);
+    other[id].adopt(&adder, 0).unwrap();
+    take(&mut other, 2);
+    assert!(full.next().is_some());
+    assert_silent(&mut full);
+}
+
+#[test]
 fn what_is_no_counter_is_refused_with_a_reason() {
     let mut counters = Counters::new();
     let null = File::open("/dev/null").unwrap();
@@ -197,6 +210,22 @@ fn counter_moves_with_its_source_to_another_queue() {
     assert!(!other[id].remove(token));
     adder.add(1).unwrap();
     assert_silent(&mut other);
+}
+
+#[test]
+fn counter_that_is_removed_wakes_nobody_when_it_is_added_to() {
+    const ROUNDS: u64 = 20;
+    let (mut queue, id) = queue_of(4);
+    let (token, adder) = queue[id].sum(6).unwrap();
+    assert!(queue[id].remove(token));
+    queue.wait(Duration::ZERO).unwrap();
+    let polls = queue.stats().polls;
+    for _ in 0..ROUNDS {
+        adder.add(1).unwrap();
+        assert_eq!(queue.wait(Duration::from_millis(1)).unwrap(), 0);
+    }
+    // One look each, which sleeps, and not another one that is for nothing.
+    assert!(queue.stats().polls - polls < ROUNDS * 3 / 2, "{:?}", queue.stats());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kevent_core::{Idle, Poster, Queue, SourceId, Timers, UserEvents, Wait};
+use kevent_core::{Counters, Idle, Poster, Queue, SourceId, Timers, UserEvents, Wait};
 
 /// Long enough for an event that should not come.
 const SILENCE: Duration = Duration::from_millis(20);
@@ -15,6 +15,7 @@ enum Event {
     Idle(u64),
     User(u32),
     Timer(u64),
+    Counter(u64),
 }
 
 fn queue() -> (Queue<Event>, SourceId<Idle>, Poster<u32>) {
@@ -79,7 +80,17 @@ fn poll_is_not_idle_because_it_would_not_sleep() {
 }
 
 #[test]
-fn events_in_the_ring_and_at_the_kernel_come_first() {
+fn event_that_only_the_kernel_knows_of_comes_first() {
+    let (mut queue, _, _poster) = queue();
+    let counters = queue.attach(Counters::new(), |event| Event::Counter(event.value)).unwrap();
+    let (_, adder) = queue[counters].sum(0).unwrap();
+    adder.add(3).unwrap();
+    assert_eq!(take(&mut queue, None), [Event::Counter(3)]);
+    assert_eq!(take(&mut queue, None), [Event::Idle(1)]);
+}
+
+#[test]
+fn events_of_sources_that_are_due_come_first() {
     let (mut queue, _, poster) = queue();
     let timers = queue.attach(Timers::new(), |timer| Event::Timer(timer.key)).unwrap();
     queue[timers].after(Duration::ZERO, 7);
