@@ -10,6 +10,7 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use common::Running;
+use kevent_core::{Pressure, Source};
 
 fn output(command: &mut Command) -> String {
     let run = command.output().unwrap();
@@ -108,6 +109,58 @@ fn chain_reports_each_step_and_sends_header_and_file() {
     assert!(steps.iter().zip(text.lines()).all(|(says, line)| line.starts_with(says)), "{text}");
     let size = fs::metadata("Cargo.toml").unwrap().len();
     assert!(text.ends_with(&format!("the file has {size} bytes\n")), "{text}");
+}
+
+#[test]
+fn processes_add_to_one_counter() {
+    let text = output(&mut Command::new(env!("CARGO_BIN_EXE_counter")));
+    assert!(text.ends_with("sum: 21\n"), "{text}");
+}
+
+#[test]
+fn sessions_time_out_after_their_messages_and_the_queue_is_idle_in_between() {
+    let text = output(&mut Command::new(env!("CARGO_BIN_EXE_sessions")));
+    let at = |line| text.find(line).unwrap_or_else(|| panic!("no {line:?} in {text:?}"));
+    for (message, timeout) in [("left: 0", "left: timed out"), ("right: 1", "right: timed out")] {
+        assert!(at(message) < at("nothing to do") && at("nothing to do") < at(timeout), "{text}");
+    }
+}
+
+#[test]
+fn pressure_is_told_per_resource() {
+    if let Err(error) = Pressure::probe() {
+        println!("skipped: {error}");
+        return;
+    }
+    let mut running = Running::start(&mut Command::new(env!("CARGO_BIN_EXE_pressure")));
+    for resource in ["Cpu: ", "Memory: ", "Io: "] {
+        let line = running.line();
+        assert!(line.starts_with(resource) && line.ends_with(" %"), "{line:?}");
+    }
+}
+
+/// In a mount namespace of its own, which `nsenter` joins.
+#[test]
+fn mounts_are_told_as_they_come_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let point = folder.path().to_str().unwrap();
+    if !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|it| it.success()) {
+        println!("skipped: no mount namespace can be had here");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    let mut running = Running::start(command.args(["--mount", env!("CARGO_BIN_EXE_mounts")]));
+    assert!(running.line().ends_with(" are mounted"));
+    let pid = running.pid().to_string();
+    let in_it = |command: &[&str]| {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--mount", "--target", &pid]).args(command);
+        assert!(nsenter.status().unwrap().success(), "{command:?}");
+    };
+    in_it(&["mount", "-t", "tmpfs", "a thing", point]);
+    assert_eq!(running.line(), format!("mounted \"a thing\" at {point}"));
+    in_it(&["umount", point]);
+    assert_eq!(running.line(), format!("unmounted {point}"));
 }
 
 #[test]
