@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::forbid;
-use kevent_core::{ProcessEvent, Processes, Queue, Signal, Source, SourceId, Wait};
+use kevent_core::{ChildQueue, ProcessEvent, Processes, Queue, Signal, Source, SourceId, Wait};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -96,6 +96,16 @@ fn child_killed_by_a_signal_says_which() {
 }
 
 #[test]
+fn child_that_has_ended_can_not_be_signalled_while_its_event_waits() {
+    let (mut queue, id) = queue_of(4);
+    let token = queue[id].watch_child(sh("exit 0").spawn().unwrap(), 0).unwrap();
+    assert_eq!(queue.wait(PATIENCE).unwrap(), 1);
+    let error = queue[id].kill(token, Signal::TERM).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(error.to_string().contains("has ended"), "{error}");
+}
+
+#[test]
 fn last_output_of_an_ended_child_can_be_read() {
     let (mut queue, id) = queue_of(4);
     let child = sh("echo last words").stdout(Stdio::piped()).spawn().unwrap();
@@ -160,6 +170,38 @@ fn own_child_watched_by_pid_has_a_status_and_is_left_to_its_owner() {
         assert_eq!((exit.code(), exit.signal()), (code, signal));
         assert_eq!(child.wait().unwrap(), exit, "the same status once more");
     }
+}
+
+/// Where the system keeps core files, the status says so.
+#[test]
+fn status_of_a_core_dump_by_pid_is_the_one_that_wait_gives() {
+    let folder = std::env::temp_dir().join(format!("kevent-core-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (mut queue, id) = queue_of(4);
+    let mut child = sh("ulimit -c unlimited; kill -QUIT $$").current_dir(&folder).spawn().unwrap();
+    queue[id].watch_pid(child.id(), 0).unwrap();
+    let exit = take_one(&mut queue).exit.unwrap();
+    assert_eq!(exit.signal(), Some(Signal::QUIT.as_raw()));
+    assert_eq!(child.wait().unwrap(), exit);
+    if !exit.core_dumped() {
+        println!("skipped: this system keeps no core files");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A queue that somebody else waits for has to say so by itself.
+#[test]
+fn child_that_had_ended_before_makes_the_queue_readable() {
+    let (inner, id) = queue_of(4);
+    let mut queue = Queue::new().unwrap();
+    let inner = queue.attach(ChildQueue::new(inner), |event| event).unwrap();
+    assert!(is_silent(&mut queue));
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    queue[inner][id].watch_child(child, 5).unwrap();
+    let began = Instant::now();
+    assert_eq!(take_one(&mut queue).key, 5);
+    assert!(began.elapsed() < PATIENCE);
 }
 
 #[test]

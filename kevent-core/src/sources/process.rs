@@ -280,13 +280,7 @@ impl Source for Processes {
     }
 
     fn detach(&mut self) {
-        // The source lives on with its descriptors, and may be attached elsewhere. They are in the
-        // set, so this can't fail.
-        if let Some(poll_set) = self.poll_set.take() {
-            for pidfd in self.watches.iter().filter_map(|(_, watch)| watch.pidfd.as_ref()) {
-                let _ = poll_set.delete(pidfd.as_fd());
-            }
-        }
+        self.poll_set = None;
     }
 }
 

@@ -186,7 +186,6 @@ impl fmt::Debug for Signal {
 pub struct Signals {
     pipe: Arc<Pipe>,
     claims: Table<(Signal, Claim)>,
-    poll_set: Option<PollSet>,
 }
 
 impl Signals {
@@ -198,7 +197,7 @@ impl Signals {
     /// descriptors: a source takes two.
     pub fn new(signals: impl IntoIterator<Item = Signal>) -> io::Result<Signals> {
         let pipe = Arc::new(Pipe::new()?);
-        let mut source = Signals { pipe, claims: Table::new(), poll_set: None };
+        let mut source = Signals { pipe, claims: Table::new() };
         for signal in signals {
             source.add(signal)?;
         }
@@ -258,9 +257,7 @@ impl Source for Signals {
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
         let readable = Interest::READABLE;
-        poll_set.add(self.pipe.as_fd(), PollKey::default(), readable, Trigger::Edge)?;
-        self.poll_set = Some(poll_set.clone());
-        Ok(())
+        poll_set.add(self.pipe.as_fd(), PollKey::default(), readable, Trigger::Edge)
     }
 
     fn drain(&mut self, sink: &mut impl Sink<SignalEvent>) -> io::Result<()> {
@@ -282,14 +279,6 @@ impl Source for Signals {
 
     fn deliver(&mut self, token: Token) -> bool {
         self.claims.get(token).is_some()
-    }
-
-    fn detach(&mut self) {
-        // The source lives on and may be attached elsewhere; a readable pipe would keep the queue
-        // awake that it left. It is in the set, so this can't fail.
-        if let Some(poll_set) = self.poll_set.take() {
-            let _ = poll_set.delete(self.pipe.as_fd());
-        }
     }
 }
 

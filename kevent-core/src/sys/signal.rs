@@ -425,4 +425,37 @@ mod tests {
         target.pipe.read(usize::MAX, |_| records += 1).unwrap();
         assert_eq!(records, 1, "nothing wakes the queue for the count");
     }
+
+    /// A slot with so many handlers under way, and what they may hold on to.
+    fn slot_in_use(handlers: usize, process: libc::pid_t) -> (Slot, Arc<Target>) {
+        let slot = Slot::new();
+        slot.handlers.store(handlers, Ordering::SeqCst);
+        let (pipe, missed) = (Arc::new(Pipe::new().unwrap()), AtomicUsize::new(0));
+        (slot, Arc::new(Target { pipe, token: Token::SOLE, process, missed }))
+    }
+
+    #[test]
+    fn target_is_freed_once_no_handler_can_hold_it() {
+        let (slot, target) = slot_in_use(0, this_process());
+        let weak = Arc::downgrade(&target);
+        release(&slot, target);
+        assert!(weak.upgrade().is_none());
+    }
+
+    #[test]
+    fn target_that_a_handler_does_not_let_go_is_left_to_it() {
+        let (slot, target) = slot_in_use(1, this_process());
+        let weak = Arc::downgrade(&target);
+        release(&slot, target);
+        assert!(weak.upgrade().is_some());
+    }
+
+    #[test]
+    fn forked_child_does_not_wait_for_the_handlers_of_its_parent() {
+        let (slot, target) = slot_in_use(1, this_process() + 1);
+        let (weak, began) = (Arc::downgrade(&target), Instant::now());
+        release(&slot, target);
+        assert!(began.elapsed() < PATIENCE);
+        assert!(weak.upgrade().is_some(), "and one may be copied in the middle of its use");
+    }
 }
