@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kevent_core::testing::Contract;
-use kevent_core::{ChildQueue, MountEvent, Mounts, Queue, Source, SourceId};
+use kevent_core::{ChildQueue, MountEvent, Mounts, Pressure, Queue, Source, SourceId};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -227,12 +227,13 @@ fn deep_tree_through_a_ring_of_one_is_told_in_order() {
 }
 
 #[test]
-fn without_proc_it_is_unsupported() {
+fn without_proc_mounts_and_pressure_are_unsupported() {
     Mounts::probe().unwrap();
     in_private_namespace(|_| {
         tmpfs("nothing", Path::new("/proc"));
-        let error = Mounts::probe().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert!(error.to_string().contains("/proc"), "{error}");
+        for error in [Mounts::probe().unwrap_err(), Pressure::probe().unwrap_err()] {
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            assert!(error.to_string().contains("/proc"), "{error}");
+        }
     });
 }

@@ -135,15 +135,16 @@ impl<E: Send + 'static> Source for ChildQueue<E> {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<E>) -> io::Result<()> {
+        // What was left in the ring first. The look that left it has left the descriptor readable, too,
+        // so the next turn is a look again.
+        let looked = if self.queue.is_empty() && self.held.is_none() {
+            self.queue.wait(Wait::poll()).map(drop)
+        } else {
+            Ok(())
+        };
+        // A source that fails does not keep back what the others had.
         self.move_events(sink);
-        if !self.queue.is_empty() {
-            return Ok(());
-        }
-        // With an empty ring the wait looks at every source, and leaves the descriptor readable if it
-        // could not fetch all. One that fails does not keep back what the others had.
-        let looked = self.queue.wait(Wait::poll());
-        self.move_events(sink);
-        looked.map(|_| ())
+        looked
     }
 
     fn deliver(&mut self, token: Token) -> bool {

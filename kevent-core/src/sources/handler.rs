@@ -60,6 +60,9 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// # std::io::Result::Ok(())
 /// ```
 ///
+/// A handler that does not return, by siglongjmp(3), may have interrupted a post that is then never finished:
+/// what is posted after it never comes out.
+///
 /// It takes no descriptor and works on every kernel.
 ///
 /// Source: signal-safety(7).
