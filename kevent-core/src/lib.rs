@@ -5,10 +5,10 @@
 //!
 //! A [`Queue`] has one place where it sleeps, one bounded ring of the user's own events, and any
 //! number of sources. Those that need nothing but the kernel are here: [`Timers`], [`Signals`],
-//! [`Processes`], [`Counters`], [`Pressure`] and [`Mounts`]; [`UserEvents`], and [`HandlerEvents`] from signal
-//! handlers; [`ChildQueue`], a queue in a queue; and [`Idle`]. The crates kevent-net, kevent-fs and kevent-aio bring sockets,
-//! file-system watches and asynchronous I/O, in the same way in which anybody brings a source: by the
-//! trait [`Source`].
+//! [`Processes`], [`Counters`], [`Pressure`] and [`Mounts`]; [`UserEvents`], and [`HandlerEvents`]
+//! from signal handlers; [`ChildQueue`], a queue in a queue; and [`Idle`]. The crates kevent-net,
+//! kevent-fs and kevent-aio bring sockets, file-system watches and asynchronous I/O, in the same
+//! way in which anybody brings a source: by the trait [`Source`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,8 +1,9 @@
 //! The contract suite over the sources of this crate, alone and under load.
 //!
-//! Those that need a place of their own run it there: `signals.rs` and `process_wide.rs` because what they do
-//! is the whole process's, `mounts.rs` in a mount namespace, `pressure.rs` on cgroups. [`Idle`] says something
-//! when nobody else does, which is no event that could be provoked: `idle.rs` has its promises.
+//! Those that need a place of their own run it there: `signals.rs` and `process_wide.rs` because
+//! what they do is the whole process's, `mounts.rs` in a mount namespace, `pressure.rs` on cgroups.
+//! [`Idle`] says something when nobody else does, which is no event that could be provoked:
+//! `idle.rs` has its promises.
 //!
 //! [`Idle`]: kevent_core::Idle
 

@@ -63,8 +63,8 @@ fn send(thread: libc::pthread_t, signal: libc::c_int) {
     assert_eq!(unsafe { libc::pthread_kill(thread, signal) }, 0);
 }
 
-/// Signals at the thread that takes the events, and at threads that post, so that handlers interrupt
-/// posts, turns of the queue, and its sleep.
+/// Signals at the thread that takes the events, and at threads that post, so that handlers
+/// interrupt posts, turns of the queue, and its sleep.
 #[test]
 fn every_post_of_a_storm_comes_once_or_was_refused() {
     let _alone = alone();
@@ -140,7 +140,8 @@ extern "C" fn post_one(signal: libc::c_int) {
     }
 }
 
-/// By turns, the handler runs on the thread that sleeps in the queue, or is about to, and on another.
+/// By turns, the handler runs on the thread that sleeps in the queue, or is about to, and on
+/// another.
 #[test]
 fn handler_wakes_the_queue_from_whatever_thread_it_runs_on() {
     let _alone = alone();
@@ -169,7 +170,8 @@ fn handler_wakes_the_queue_from_whatever_thread_it_runs_on() {
     });
 }
 
-/// The kernel refuses the write that wakes the queue: the one way in which a post could touch `errno`.
+/// The kernel refuses the write that wakes the queue: the one way in which a post could touch
+/// `errno`.
 #[test]
 fn post_leaves_errno_alone() {
     let _alone = alone();

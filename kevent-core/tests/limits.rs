@@ -1,4 +1,5 @@
-//! A process that may open no more descriptors. The limit is the process's, so this has its own binary.
+//! A process that may open no more descriptors. The limit is the process's, so this has its own
+//! binary.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 #![allow(unsafe_code)] // Setting the limit is a raw call.

@@ -49,18 +49,20 @@ use crate::wait::Wait;
 ///
 /// What may surprise:
 ///
-/// - The sources of the child share what the child is given. One turn moves at most as many events as the
-///   child's ring holds, however much its sources flood, so its capacity is the whole group's share; among
-///   themselves they take turns as in any queue. While the outer ring is full the child's own goes
-///   on to fill.
-/// - An event is confirmed when the outer queue delivers it, and by the child's source: a registration
-///   that is removed while its event is in the outer ring takes it back as anywhere else.
-/// - Sequence is kept within the child; [`Queue::next`] on the child itself takes events that then do not
-///   come out of the outer queue.
+/// - The sources of the child share what the child is given. One turn moves at most as many events
+///   as the child's ring holds, however much its sources flood, so its capacity is the whole
+///   group's share; among themselves they take turns as in any queue. While the outer ring is full
+///   the child's own goes on to fill.
+/// - An event is confirmed when the outer queue delivers it, and by the child's source: a
+///   registration that is removed while its event is in the outer ring takes it back as anywhere
+///   else.
+/// - Sequence is kept within the child; [`Queue::next`] on the child itself takes events that then
+///   do not come out of the outer queue.
 /// - Each batch that the child had waiting costs a `write(2)` and each new deadline a
 ///   `timerfd_settime(2)`: see [`Queue`] on its descriptor. A child never sleeps, so its
 ///   [`Idle`](crate::Idle) never speaks: attach that to the outer queue.
-/// - Queues nest five deep, another loop around the outermost included. That is what epoll(7) allows.
+/// - Queues nest five deep, another loop around the outermost included. That is what epoll(7)
+///   allows.
 pub struct ChildQueue<E> {
     queue: Queue<E>,
     /// What was moved into the outer ring, under the token it has there: which source of the child,
@@ -71,7 +73,8 @@ pub struct ChildQueue<E> {
 }
 
 impl<E: Send + 'static> ChildQueue<E> {
-    /// A source of what comes out of `queue`, which may have any number of sources, before and later.
+    /// A source of what comes out of `queue`, which may have any number of sources, before and
+    /// later.
     #[must_use]
     pub fn new(queue: Queue<E>) -> ChildQueue<E> {
         ChildQueue { queue, moved: Table::new(), held: None }
@@ -89,8 +92,8 @@ impl<E: Send + 'static> ChildQueue<E> {
         &mut self.queue
     }
 
-    /// The queue again, for itself. What [`Queue::detach`] says holds for events that the outer ring
-    /// had.
+    /// The queue again, for itself. What [`Queue::detach`] says holds for events that the outer
+    /// ring had.
     #[must_use]
     pub fn into_inner(self) -> Queue<E> {
         self.queue
@@ -135,8 +138,8 @@ impl<E: Send + 'static> Source for ChildQueue<E> {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<E>) -> io::Result<()> {
-        // What was left in the ring first. The look that left it has left the descriptor readable, too,
-        // so the next turn is a look again.
+        // What was left in the ring first. The look that left it has left the descriptor readable,
+        // too, so the next turn is a look again.
         let looked = if self.queue.is_empty() && self.held.is_none() {
             self.queue.wait(Wait::poll()).map(drop)
         } else {

@@ -3,9 +3,9 @@
 //! Each is an eventfd(2) in the queue's set. The kernel adds up what was not read yet, so a counter
 //! is never full of news, and an event costs two system calls however often was added.
 //!
-//! There is no watch of a plain word in memory (futex(2)). The kernel offers no descriptor for one: it takes
-//! a thread that blocks, or an io_uring (`IORING_OP_FUTEX_WAIT`), which this crate does not have. Whoever
-//! changes the word adds to a counter, too.
+//! There is no watch of a plain word in memory (futex(2)). The kernel offers no descriptor for one:
+//! it takes a thread that blocks, or an io_uring (`IORING_OP_FUTEX_WAIT`), which this crate does
+//! not have. Whoever changes the word adds to a counter, too.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -39,12 +39,13 @@ use crate::unsupported::{is_missing_call, unsupported};
 /// # std::io::Result::Ok(())
 /// ```
 ///
-/// What is added between two looks of the queue is one event with the sum. A counter of the other kind,
-/// a [`semaphore`](Counters::semaphore), has an event of value one for each unit.
+/// What is added between two looks of the queue is one event with the sum. A counter of the other
+/// kind, a [`semaphore`](Counters::semaphore), has an event of value one for each unit.
 ///
-/// An [`Adder`] is a descriptor: given to another process, or to whatever in the kernel counts into an
-/// eventfd (asynchronous I/O, KVM, vhost), it adds from there. Each counter takes one descriptor. What the
-/// queue has read belongs to it: it is lost with the registration or the source, as a post is.
+/// An [`Adder`] is a descriptor: given to another process, or to whatever in the kernel counts into
+/// an eventfd (asynchronous I/O, KVM, vhost), it adds from there. Each counter takes one
+/// descriptor. What the queue has read belongs to it: it is lost with the registration or the
+/// source, as a post is.
 ///
 /// Source: eventfd(2).
 #[derive(Debug, Default)]
@@ -98,8 +99,8 @@ impl Counters {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for what is no eventfd, and for one that blocks: make it with `EFD_NONBLOCK`. When
-    /// the process may open no more descriptors.
+    /// `InvalidInput` for what is no eventfd, and for one that blocks: make it with `EFD_NONBLOCK`.
+    /// When the process may open no more descriptors.
     pub fn adopt(&mut self, fd: impl AsFd, key: u64) -> io::Result<(Token, Adder)> {
         self.insert(duplicate(fd.as_fd())?, key, true)
     }
@@ -143,8 +144,8 @@ impl Counters {
 }
 
 impl Counter {
-    /// Edge-triggered, where each addition counts as news: so a counter need not be read until it is
-    /// empty. One that has something already is told at once.
+    /// Edge-triggered, where each addition counts as news: so a counter need not be read until it
+    /// is empty. One that has something already is told at once.
     fn arm(&self, poll_set: &PollSet, token: Token) -> io::Result<()> {
         poll_set.add(self.file.as_fd(), token.into(), Interest::READABLE, Trigger::Edge)
     }
@@ -231,12 +232,13 @@ impl Source for Counters {
 pub struct Adder(Arc<File>);
 
 impl Adder {
-    /// Adds `value` and wakes who waits; adding zero does nothing. One system call, which never blocks.
+    /// Adds `value` and wakes who waits; adding zero does nothing. One system call, which never
+    /// blocks.
     ///
     /// # Errors
     ///
-    /// `WouldBlock`, and nothing is added, when the sum would be more than 2⁶⁴ - 2. `InvalidInput` for a
-    /// value that is by itself.
+    /// `WouldBlock`, and nothing is added, when the sum would be more than 2⁶⁴ - 2. `InvalidInput`
+    /// for a value that is by itself.
     pub fn add(&self, value: u64) -> io::Result<()> {
         if value == 0 {
             return Ok(());

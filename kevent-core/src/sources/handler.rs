@@ -1,17 +1,17 @@
 //! Events posted from signal handlers.
 //!
-//! A handler may have interrupted anything: malloc(3) with its lock held, another post, the queue's own
-//! thread in the middle of taking one out. So here nobody ever waits for somebody else to finish, and nothing
-//! is allocated: the mailbox is a fixed ring in which each slot says whose turn it is (D. Vyukov's bounded
-//! queue).
+//! A handler may have interrupted anything: malloc(3) with its lock held, another post, the queue's
+//! own thread in the middle of taking one out. So here nobody ever waits for somebody else to
+//! finish, and nothing is allocated: the mailbox is a fixed ring in which each slot says whose turn
+//! it is (D. Vyukov's bounded queue).
 //!
-//! - A post claims a position by compare-and-swap, writes its value, and then publishes the slot. One that
-//!   is interrupted in between has its slot. The interrupting post claims the next.
-//! - The reader takes published slots in order and stops at one that is claimed only. Whoever claimed it
-//!   wakes the queue after publishing, so what lies behind it is not forgotten either.
+//! - A post claims a position by compare-and-swap, writes its value, and then publishes the slot.
+//!   One that is interrupted in between has its slot. The interrupting post claims the next.
+//! - The reader takes published slots in order and stops at one that is claimed only. Whoever
+//!   claimed it wakes the queue after publishing, so what lies behind it is not forgotten either.
 //!
-//! Order that loses no wake-up: see [`Waker`]. A post that finds no waker, because the source is about to be
-//! attached, is found by the first turn. The two fences see to that.
+//! Order that loses no wake-up: see [`Waker`]. A post that finds no waker, because the source is
+//! about to be attached, is found by the first turn. The two fences see to that.
 
 use std::fmt;
 use std::io;
@@ -31,8 +31,9 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// A source of numbers that signal handlers post, and anybody else may.
 ///
-/// For a program that has a handler of its own: a sampling profiler, a library's, one for a signal that can't
-/// wait. To be told of signals and nothing more, [`Signals`](crate::Signals) is the source.
+/// For a program that has a handler of its own: a sampling profiler, a library's, one for a signal
+/// that can't wait. To be told of signals and nothing more, [`Signals`](crate::Signals) is the
+/// source.
 ///
 /// ```
 /// use std::sync::OnceLock;
@@ -60,8 +61,8 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// # std::io::Result::Ok(())
 /// ```
 ///
-/// A handler that does not return, by siglongjmp(3), may have interrupted a post that is then never finished:
-/// what is posted after it never comes out.
+/// A handler that does not return, by siglongjmp(3), may have interrupted a post that is then never
+/// finished: what is posted after it never comes out.
 ///
 /// It takes no descriptor and works on every kernel.
 ///
@@ -72,8 +73,8 @@ pub struct HandlerEvents {
     head: usize,
 }
 
-/// Posts numbers to a [`HandlerEvents`] source, from signal handlers and from any thread. Clones post to
-/// the same.
+/// Posts numbers to a [`HandlerEvents`] source, from signal handlers and from any thread. Clones
+/// post to the same.
 ///
 /// Make it, clone it and drop it outside of handlers: a static has it for them.
 #[derive(Clone)]
@@ -104,15 +105,16 @@ impl HandlerEvents {
         HandlerEvents::with_capacity(DEFAULT_CAPACITY)
     }
 
-    /// A source and its first poster, with room for `capacity` posts, or up to twice as many: the next
-    /// power of two.
+    /// A source and its first poster, with room for `capacity` posts, or up to twice as many: the
+    /// next power of two.
     ///
     /// # Panics
     ///
     /// When there is not that much memory, all of which is taken here.
     #[must_use]
     pub fn with_capacity(capacity: NonZeroUsize) -> (HandlerEvents, HandlerPoster) {
-        // A ring of one could not tell a slot that is full from one that is free for the next round.
+        // A ring of one could not tell a slot that is full from one that is free for the next
+        // round.
         let capacity = capacity.get().next_power_of_two().max(2);
         let slot = |n| Slot { turn: AtomicUsize::new(n), value: AtomicU64::new(0) };
         let mailbox = Arc::new(Mailbox {
@@ -188,17 +190,17 @@ impl Mailbox {
 impl HandlerPoster {
     /// Posts a number. It comes out after all that this thread, or the handler, posted before.
     ///
-    /// Async-signal-safe: takes no lock, allocates nothing, does not panic, and leaves `errno` alone. Makes a
-    /// system call, one write(2), only when the queue sleeps, and then only the first of those who post.
-    /// It may interrupt another post, or the queue, anywhere.
+    /// Async-signal-safe: takes no lock, allocates nothing, does not panic, and leaves `errno`
+    /// alone. Makes a system call, one write(2), only when the queue sleeps, and then only the
+    /// first of those who post. It may interrupt another post, or the queue, anywhere.
     ///
-    /// What is posted in a child of fork(2) does not reach the parent's queue: at most it wakes it for
-    /// nothing.
+    /// What is posted in a child of fork(2) does not reach the parent's queue: at most it wakes it
+    /// for nothing.
     ///
     /// # Errors
     ///
-    /// The number, when the mailbox is full (which is counted: [`HandlerEvents::refused`]) or the source
-    /// is gone: [`PostError`] says which.
+    /// The number, when the mailbox is full (which is counted: [`HandlerEvents::refused`]) or the
+    /// source is gone: [`PostError`] says which.
     pub fn post(&self, number: u64) -> Result<(), PostError<u64>> {
         let mailbox = &*self.0;
         if mailbox.closed.load(Ordering::Relaxed) {

@@ -29,16 +29,16 @@ use crate::token::Token;
 /// # std::io::Result::Ok(())
 /// ```
 ///
-/// The event comes when the sources and the kernel were asked and none had anything, the ring is empty, and
-/// the time of the wait is not over; so never from a [`Wait::poll`](crate::Wait::poll). After it the queue
-/// does sleep, until an event of another source was delivered.
+/// The event comes when the sources and the kernel were asked and none had anything, the ring is
+/// empty, and the time of the wait is not over; so never from a [`Wait::poll`](crate::Wait::poll).
+/// After it the queue does sleep, until an event of another source was delivered.
 ///
-/// What is to be done in pieces is begun at this event and gone on with by posting the next piece to
-/// oneself ([`Poster`](crate::Poster)): whatever else has come then takes its turn in between.
+/// What is to be done in pieces is begun at this event and gone on with by posting the next piece
+/// to oneself ([`Poster`](crate::Poster)): whatever else has come then takes its turn in between.
 ///
-/// It takes no descriptor and works on every kernel. In a queue whose descriptor is waited for elsewhere
-/// (another queue, a runtime) there is no such event: that queue only polls, and whether the thread is
-/// about to sleep is known outside.
+/// It takes no descriptor and works on every kernel. In a queue whose descriptor is waited for
+/// elsewhere (another queue, a runtime) there is no such event: that queue only polls, and whether
+/// the thread is about to sleep is known outside.
 #[derive(Debug, Default)]
 pub struct Idle {
     /// How many events there were.

@@ -1,12 +1,12 @@
 //! File systems mounted and unmounted, as events.
 //!
-//! The kernel says that the table of mounts has changed, and not how: `/proc/…/mountinfo` is read again and
-//! compared with what it was.
+//! The kernel says that the table of mounts has changed, and not how: `/proc/…/mountinfo` is read
+//! again and compared with what it was.
 //!
-//! Its poll handler forgets the news as soon as anybody has asked: `POLLPRI` is there once. A loop around the
-//! queue asks by merely looking whether the queue is readable, and the queue would find nothing. But the file
-//! is always readable, so an edge-triggered entry for that is told at each wake-up, which is what comes
-//! with a change, whoever asked before.
+//! Its poll handler forgets the news as soon as anybody has asked: `POLLPRI` is there once. A loop
+//! around the queue asks by merely looking whether the queue is readable, and the queue would find
+//! nothing. But the file is always readable, so an edge-triggered entry for that is told at each
+//! wake-up, which is what comes with a change, whoever asked before.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -52,13 +52,14 @@ const TABLE: &str = "/proc/thread-self/mountinfo";
 ///
 /// What may surprise:
 ///
-/// - It is the table of one mount namespace: that of the thread which makes the source, at that time. A
-///   container sees its own mounts, and no paths outside of its root.
-/// - What happens between two looks of the queue is told as its outcome: a file system that came and went
-///   says nothing. What was unmounted is told first, from the leaves, then what changed, then what is
-///   new, from the root.
-/// - The kernel uses numbers again. A mount that has taken the place of an equal one (the same number, device,
-///   root, type and source) between two looks is told as changed, or not at all where nothing differs.
+/// - It is the table of one mount namespace: that of the thread which makes the source, at that
+///   time. A container sees its own mounts, and no paths outside of its root.
+/// - What happens between two looks of the queue is told as its outcome: a file system that came
+///   and went says nothing. What was unmounted is told first, from the leaves, then what changed,
+///   then what is new, from the root.
+/// - The kernel uses numbers again. A mount that has taken the place of an equal one (the same
+///   number, device, root, type and source) between two looks is told as changed, or not at all
+///   where nothing differs.
 /// - How mounts propagate (`shared`, `private`) is not told.
 ///
 /// It takes one descriptor. Each change costs reading the whole table.
@@ -159,7 +160,8 @@ impl Source for Mounts {
     }
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
-        // It is told at once, and so the first turn finds what has changed since the source was made.
+        // It is told at once, and so the first turn finds what has changed since the source was
+        // made.
         poll_set.add(self.table.as_fd(), PollKey::default(), Interest::READABLE, Trigger::Edge)
     }
 
@@ -377,7 +379,9 @@ mod tests {
             let mut escaped = Vec::new();
             for byte in &name {
                 match byte {
-                    b' ' | b'\t' | b'\n' | b'\\' | b'#' => escaped.extend(format!("\\{byte:03o}").bytes()),
+                    b' ' | b'\t' | b'\n' | b'\\' | b'#' => {
+                        escaped.extend(format!("\\{byte:03o}").bytes());
+                    }
                     byte => escaped.push(*byte),
                 }
             }
@@ -386,7 +390,10 @@ mod tests {
 
         /// Whatever the text: an answer, and no panic.
         #[test]
-        fn any_text_is_a_table_or_none(text in prop::collection::vec(any::<u8>(), 0..200), cut in 0..LINE.len()) {
+        fn any_text_is_a_table_or_none(
+            text in prop::collection::vec(any::<u8>(), 0..200),
+            cut in 0..LINE.len(),
+        ) {
             let _ = parse(&text);
             let complete = LINE.len() - "rw,errors=continue".len();
             prop_assert_eq!(parse(&LINE[..cut]).is_err(), (1..complete).contains(&cut));
@@ -395,18 +402,26 @@ mod tests {
         /// What was told, applied to what was known, is what there is.
         #[test]
         fn story_leads_from_table_to_table(
-            tables in prop::collection::vec(prop::collection::btree_map(0_u32..12, (0_u32..12, 0_u32..3), 0..12), 1..6),
+            tables in prop::collection::vec(
+                prop::collection::btree_map(0_u32..12, (0_u32..12, 0_u32..3), 0..12),
+                1..6,
+            ),
         ) {
             let mut known = BTreeMap::new();
             let mut told: BTreeMap<u32, Arc<Mount>> = BTreeMap::new();
             for lines in tables {
-                let now: BTreeMap<_, _> = lines.into_iter().map(|(id, (parent, kind))| {
+                let line = |(id, (parent, kind))| {
                     (id, Mount { device: (0, kind), ..mount(id, parent, "/") })
-                }).collect();
+                };
+                let now: BTreeMap<_, _> = lines.into_iter().map(line).collect();
                 for event in compare(&mut known, now.clone()) {
                     match event {
-                        MountEvent::Mounted(mount) => prop_assert!(told.insert(mount.id, mount).is_none()),
-                        MountEvent::Unmounted(mount) => prop_assert_eq!(told.remove(&mount.id), Some(mount)),
+                        MountEvent::Mounted(mount) => {
+                            prop_assert!(told.insert(mount.id, mount).is_none());
+                        }
+                        MountEvent::Unmounted(mount) => {
+                            prop_assert_eq!(told.remove(&mount.id), Some(mount));
+                        }
                         MountEvent::Changed { before, now } => {
                             prop_assert_eq!(told.insert(now.id, now), Some(before));
                         }

@@ -1,12 +1,13 @@
 //! Pressure on memory, processor and I/O, as events.
 //!
-//! The kernel measures how long tasks stall for want of each (PSI, pressure stall information). A trigger is
-//! a threshold written into one of its files, which the kernel then compares by itself: nothing is polled.
+//! The kernel measures how long tasks stall for want of each (PSI, pressure stall information). A
+//! trigger is a threshold written into one of its files, which the kernel then compares by itself:
+//! nothing is polled.
 //!
-//! Its poll handler forgets the news as soon as anybody has asked: `POLLPRI` is there once. A loop around the
-//! queue asks by merely looking whether the queue is readable, and the queue would find nothing. But the
-//! file is always readable, so an edge-triggered entry for that is told at each wake-up, whoever asked
-//! before. See [`Pressure::ready`] for what to make of it.
+//! Its poll handler forgets the news as soon as anybody has asked: `POLLPRI` is there once. A loop
+//! around the queue asks by merely looking whether the queue is readable, and the queue would find
+//! nothing. But the file is always readable, so an edge-triggered entry for that is told at each
+//! wake-up, whoever asked before. See [`Pressure::ready`] for what to make of it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -50,8 +51,8 @@ impl Resource {
 pub enum Stall {
     /// Time in which at least one task stalled.
     Some,
-    /// Time in which all that had something to do stalled: nothing got on. (Of the whole system, this is
-    /// always zero for [`Resource::Cpu`].)
+    /// Time in which all that had something to do stalled: nothing got on. (Of the whole system,
+    /// this is always zero for [`Resource::Cpu`].)
     Full,
 }
 
@@ -64,13 +65,13 @@ pub struct PressureLimit {
     pub stall: Stall,
     /// So much stalled time, in microseconds; more than none, and the window at most.
     pub threshold: Duration,
-    /// Within that time, in microseconds: 500 ms to 10 s. Without `CAP_SYS_RESOURCE` it must be a multiple
-    /// of 2 s.
+    /// Within that time, in microseconds: 500 ms to 10 s. Without `CAP_SYS_RESOURCE` it must be a
+    /// multiple of 2 s.
     pub window: Duration,
 }
 
-/// A source of events when tasks stall for want of memory, processor or I/O: time to shed load, before the
-/// kernel has to kill.
+/// A source of events when tasks stall for want of memory, processor or I/O: time to shed load,
+/// before the kernel has to kill.
 ///
 /// ```
 /// use std::time::Duration;
@@ -102,11 +103,11 @@ pub struct PressureLimit {
 ///
 /// What may surprise:
 ///
-/// - While the pressure lasts there is an event about every window, and never two in one. Its end is no
-///   event: if none came for a window, it is over.
+/// - While the pressure lasts there is an event about every window, and never two in one. Its end
+///   is no event: if none came for a window, it is over.
 /// - A cgroup that is watched and removed says so, once: [`PressureEvent::gone`].
-/// - In a queue whose descriptor is waited for elsewhere, a watch of a cgroup may also speak when somebody
-///   else's trigger on the same file does. The kernel then does not tell which.
+/// - In a queue whose descriptor is waited for elsewhere, a watch of a cgroup may also speak when
+///   somebody else's trigger on the same file does. The kernel then does not tell which.
 /// - Each watch takes one descriptor, and a moment of the kernel's to compare. Ending one waits for
 ///   the kernel to let go of it, which may take some milliseconds.
 ///
@@ -146,9 +147,9 @@ impl Pressure {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a limit that can't be; the message says what can. `Unsupported` when the kernel
-    /// does not measure pressure. `PermissionDenied` when it lets this program not ask. When the process
-    /// may open no more descriptors.
+    /// `InvalidInput` for a limit that can't be; the message says what can. `Unsupported` when the
+    /// kernel does not measure pressure. `PermissionDenied` when it lets this program not ask. When
+    /// the process may open no more descriptors.
     pub fn watch(&mut self, limit: PressureLimit, key: u64) -> io::Result<Token> {
         let path = PathBuf::from(format!("/proc/pressure/{}", limit.resource.name()));
         self.insert(&path, limit, key)
@@ -173,8 +174,8 @@ impl Pressure {
         self.insert(&folder.join(format!("{}.pressure", limit.resource.name())), limit, key)
     }
 
-    /// Ends a watch. No event of it comes out any more, not even one that is in the ring. `false` when
-    /// it has ended before.
+    /// Ends a watch. No event of it comes out any more, not even one that is in the ring. `false`
+    /// when it has ended before.
     pub fn unwatch(&mut self, token: Token) -> bool {
         if self.watches.remove(token).is_none() {
             return false;
@@ -249,9 +250,10 @@ impl Source for Pressure {
         Ok(())
     }
 
-    /// Being readable means nothing; it is so always. With `PRIORITY` the trigger has fired. Without, this
-    /// is the first word on a new entry, or the wake-up of another trigger on the file of a cgroup; or the
-    /// news was told to a loop around the queue, and then it is to be believed.
+    /// Being readable means nothing; it is so always. With `PRIORITY` the trigger has fired.
+    /// Without, this is the first word on a new entry, or the wake-up of another trigger on the
+    /// file of a cgroup; or the news was told to a loop around the queue, and then it is to be
+    /// believed.
     fn ready(&mut self, key: PollKey, ready: Ready) {
         let exported = self.is_exported();
         let Some(token) = self.watches.find(key) else { return };
@@ -339,8 +341,8 @@ pub struct PressureLevels {
     pub full: PressureLevel,
 }
 
-/// A share of time, in percent, as averages that follow the last 10, 60 and 300 seconds; the kernel renews
-/// them every 2 s.
+/// A share of time, in percent, as averages that follow the last 10, 60 and 300 seconds; the kernel
+/// renews them every 2 s.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct PressureLevel {
@@ -372,7 +374,8 @@ impl PressureLevels {
         Ok(PressureLevels::parse(&String::from_utf8_lossy(&text[..got])))
     }
 
-    /// Takes what it understands. A line that is not there is zero, as `full` of cpu in some kernels.
+    /// Takes what it understands. A line that is not there is zero, as `full` of cpu in some
+    /// kernels.
     fn parse(text: &str) -> PressureLevels {
         let mut levels = PressureLevels::default();
         for line in text.lines() {
@@ -418,7 +421,8 @@ impl PressureLimit {
     }
 }
 
-/// Opens one of the kernel's files and sets its trigger. It takes one for each time that it is opened.
+/// Opens one of the kernel's files and sets its trigger. It takes one for each time that it is
+/// opened.
 fn open(path: &Path, limit: PressureLimit) -> io::Result<File> {
     let command = limit.command()?;
     let mut options = OpenOptions::new();

@@ -2,15 +2,16 @@
 //!
 //! # Safety
 //!
-//! Every call below passes a descriptor that is owned or borrowed, so open, and memory that it owns.
+//! Every call below passes a descriptor that is owned or borrowed, so open, and memory that it
+//! owns.
 
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// A counter that epoll can wait for, to wake somebody. In an edge-triggered entry each write is a new
-/// event, so it is never read.
+/// A counter that epoll can wait for, to wake somebody. In an edge-triggered entry each write is a
+/// new event, so it is never read.
 #[derive(Debug)]
 pub(crate) struct EventFd(OwnedFd);
 
