@@ -540,12 +540,11 @@ impl<E: 'static> Queue<E> {
         }
         let looked = self.look(timeout, wait.mask());
         self.waiter.waker().wake_up();
-        if idle && looked.is_ok() && !wait.is_over(self.waiter.clock()) {
-            if self.sources.may_idle(&self.ring) {
-                self.sources.idle_turn(&mut self.ring, self.waiter.clock())?;
-            }
+        let looked = looked?;
+        if idle && self.sources.may_idle(&self.ring) && !wait.is_over(self.waiter.clock()) {
+            self.sources.idle_turn(&mut self.ring, self.waiter.clock())?;
         }
-        looked
+        Ok(looked)
     }
 
     /// From here on others ring who have something for this thread. Says when there will be something:

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use kevent_core::{
-    ChildQueue, Counters, Mounts, Pressure, PressureLimit, Queue, Resource, Source, Stall, Timers,
+    ChildQueue, Counters, Mounts, Pressure, PressureLimit, Queue, Resource, Source, Stalled, Timers,
 };
 
 /// The limit until it is dropped: no number above those that are in use.
@@ -49,7 +49,7 @@ fn assert_short<T: Debug>(result: io::Result<T>) {
 
 fn limit() -> PressureLimit {
     let window = Duration::from_secs(2);
-    PressureLimit { resource: Resource::Io, stall: Stall::Some, threshold: window, window }
+    PressureLimit { resource: Resource::Io, stall: Stalled::Some, threshold: window, window }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use kevent_core::testing::Contract;
 use kevent_core::{
     ChildQueue, Pressure, PressureEvent, PressureLevels, PressureLimit, Queue, Resource, Source,
-    Stall, Token, Wait,
+    Stalled, Token, Wait,
 };
 
 const WINDOW: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_millis(20);
 /// As little as can be.
 fn limit(resource: Resource) -> PressureLimit {
     let threshold = Duration::from_micros(1);
-    PressureLimit { resource, stall: Stall::Some, threshold, window: WINDOW }
+    PressureLimit { resource, stall: Stalled::Some, threshold, window: WINDOW }
 }
 
 /// A cgroup of its own, until it is dropped.

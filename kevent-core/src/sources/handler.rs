@@ -19,10 +19,10 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
+use crate::mailbox::PostError;
 use crate::poll::PollSet;
 use crate::sink::Sink;
 use crate::source::{Due, Source};
-use crate::sources::user::PostError;
 use crate::token::Token;
 use crate::waker::Waker;
 

@@ -48,7 +48,7 @@ impl Resource {
 
 /// Whose stalls count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stall {
+pub enum Stalled {
     /// Time in which at least one task stalled.
     Some,
     /// Time in which all that had something to do stalled: nothing got on. (Of the whole system,
@@ -62,7 +62,7 @@ pub struct PressureLimit {
     /// What there may be too little of.
     pub resource: Resource,
     /// Whose stalls count.
-    pub stall: Stall,
+    pub stall: Stalled,
     /// So much stalled time, in microseconds; more than none, and the window at most.
     pub threshold: Duration,
     /// Within that time, in microseconds: 500 ms to 10 s. Without `CAP_SYS_RESOURCE` it must be a
@@ -75,7 +75,7 @@ pub struct PressureLimit {
 ///
 /// ```
 /// use std::time::Duration;
-/// use kevent_core::{Pressure, PressureEvent, PressureLimit, Queue, Resource, Source, Stall};
+/// use kevent_core::{Pressure, PressureEvent, PressureLimit, Queue, Resource, Source, Stalled};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// if let Err(error) = Pressure::probe() {
@@ -86,7 +86,7 @@ pub struct PressureLimit {
 /// let pressure = queue.attach(Pressure::new(), |event: PressureEvent| event)?;
 /// let limit = PressureLimit {
 ///     resource: Resource::Memory,
-///     stall: Stall::Some,
+///     stall: Stalled::Some,
 ///     threshold: Duration::from_millis(200),
 ///     window: Duration::from_secs(2),
 /// };
@@ -235,7 +235,7 @@ impl Source for Pressure {
         let window = Duration::from_secs(2);
         let limit = PressureLimit {
             resource: Resource::Memory,
-            stall: Stall::Some,
+            stall: Stalled::Some,
             threshold: window,
             window,
         };
@@ -414,8 +414,8 @@ impl PressureLimit {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let stall = match stall {
-            Stall::Some => "some",
-            Stall::Full => "full",
+            Stalled::Some => "some",
+            Stalled::Full => "full",
         };
         Ok(format!("{stall} {} {}\0", threshold.as_micros(), window.as_micros()))
     }
@@ -468,7 +468,7 @@ mod tests {
     use super::*;
 
     fn limit(threshold: Duration, window: Duration) -> PressureLimit {
-        PressureLimit { resource: Resource::Io, stall: Stall::Full, threshold, window }
+        PressureLimit { resource: Resource::Io, stall: Stalled::Full, threshold, window }
     }
 
     #[test]
