@@ -31,11 +31,12 @@
 //! 3. *A block stays while a ticket of it is out.* It leaves its place when all its slots were
 //!    published and taken, and the publication is the last that a poster does with a slot that is
 //!    not abandoned. Abandoned ones are in blocks that stay until the mailbox itself is dropped.
-//! 4. *A place holds the block of the ticket that is about to be given out, or none.* Of the tickets
-//!    that share a place, the one before `t` is below `t - places.len() * B + B`. As `places.len()`
-//!    is above `capacity / B` and `t` is given out only below `taken + capacity`, that one's block is
-//!    taken to its end, and was out of its place before `taken` said so. A poster that was asleep since
-//!    may put a fresh block where it once belonged: any block serves there, and its ticket is gone.
+//! 4. *A place holds the block of the ticket that is about to be given out, or none.* The block that
+//!    was there before has tickets below `t - (places.len() - 1) * B` only, where `t` is the ticket.
+//!    As `(places.len() - 1) * B` is not below the capacity, and `t` is given out only below `taken` and
+//!    the capacity, these are below `taken`: that block was out of its place before `taken` said so. A
+//!    poster with a stale ticket may put a fresh block there: any block serves, and the
+//!    compare-exchange that would give it the ticket fails.
 
 #![allow(unsafe_code)]
 
