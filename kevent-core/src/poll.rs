@@ -1,6 +1,5 @@
 //! What a source may ask of the queue's poll set.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::ops::{BitOr, BitOrAssign};
@@ -10,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use polling::Poller;
 
 use crate::clock::Clock;
+use crate::descriptors::ByDescriptor;
 use crate::sys::epoll::{self, Change};
 use crate::token::Token;
 use crate::waker::Waker;
@@ -264,7 +264,7 @@ impl PollSet {
     pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let mut owners = self.owners.lock();
         self.poller.delete(fd)?;
-        owners.remove(&fd.as_raw_fd());
+        owners.remove(fd.as_raw_fd());
         Ok(())
     }
 
@@ -284,7 +284,7 @@ impl PollSet {
     ) -> io::Result<()> {
         let data = self.pack(key);
         let owners = self.owners.lock();
-        if owners.get(&fd) != Some(&data) {
+        if owners.get(fd) != Some(data) {
             return Err(gone(fd));
         }
         let changed = self.control(Change::Modify, fd, flags(interest, trigger), data);
@@ -299,10 +299,10 @@ impl PollSet {
     /// As [`modify_raw`](PollSet::modify_raw).
     pub fn delete_raw(&self, fd: RawFd, key: PollKey) -> io::Result<()> {
         let mut owners = self.owners.lock();
-        if owners.get(&fd) != Some(&self.pack(key)) {
+        if owners.get(fd) != Some(self.pack(key)) {
             return Err(gone(fd));
         }
-        owners.remove(&fd);
+        owners.remove(fd);
         let deleted = self.control(Change::Delete, fd, 0, 0);
         deleted.map_err(|error| closed_is_gone(error, fd))
     }
@@ -310,13 +310,12 @@ impl PollSet {
     /// Takes out all that the source has in the set. What was closed is out of reach: the kernel has
     /// dropped it, or it lives on through a duplicate.
     pub(crate) fn clear(&self) {
-        self.owners.lock().retain(|fd, data| {
-            let mine = unpack(*data).0 == self.source;
-            if mine {
-                let _ = self.control(Change::Delete, *fd, 0, 0);
-            }
-            !mine
-        });
+        let mut owners = self.owners.lock();
+        let mine = owners.iter().filter(|(_, data)| unpack(*data).0 == self.source);
+        for fd in mine.map(|(fd, _)| fd).collect::<Vec<_>>() {
+            let _ = self.control(Change::Delete, fd, 0, 0);
+            owners.remove(fd);
+        }
     }
 
     /// Makes an entry, or another one of it, and remembers whose it is.
@@ -366,10 +365,10 @@ impl fmt::Debug for PollSet {
 ///
 /// The lock is held during the system call, so that record and set agree.
 #[derive(Clone, Default)]
-pub(crate) struct Owners(Arc<Mutex<HashMap<RawFd, u64>>>);
+pub(crate) struct Owners(Arc<Mutex<ByDescriptor>>);
 
 impl Owners {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RawFd, u64>> {
+    fn lock(&self) -> MutexGuard<'_, ByDescriptor> {
         // No caller panics between the system call and the record of it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
