@@ -11,6 +11,7 @@ use polling::Poller;
 use crate::clock::Clock;
 use crate::descriptors::ByDescriptor;
 use crate::sys::epoll::{self, Change};
+use crate::sys::poll;
 use crate::token::Token;
 use crate::waker::Waker;
 
@@ -80,6 +81,12 @@ impl Ready {
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// What of it somebody wants to know who asked for `interest`: hang-up and errors in any case.
+    #[must_use]
+    pub fn wanted(self, interest: Interest) -> Ready {
+        Ready(self.0 & (interest.0 | epoll::HUP | epoll::ERR))
     }
 
     /// There is something to read: data, a connection to accept, or the end of the stream.
@@ -282,13 +289,68 @@ impl PollSet {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        let data = self.pack(key);
-        let owners = self.owners.lock();
-        if owners.get(fd) != Some(data) {
+        self.replace_raw(fd, key, key, interest, trigger)
+    }
+
+    /// As [`modify_raw`](PollSet::modify_raw), and `key` gives way to `new_key`.
+    ///
+    /// # Errors
+    ///
+    /// As [`modify_raw`](PollSet::modify_raw).
+    pub fn replace_raw(
+        &self,
+        fd: RawFd,
+        key: PollKey,
+        new_key: PollKey,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        let data = self.pack(new_key);
+        let mut owners = self.owners.lock();
+        if owners.get(fd) != Some(self.pack(key)) {
             return Err(gone(fd));
         }
         let changed = self.control(Change::Modify, fd, flags(interest, trigger), data);
-        changed.map_err(|error| closed_is_gone(error, fd))
+        changed.map_err(|error| closed_is_gone(error, fd))?;
+        owners.insert(fd, data);
+        Ok(())
+    }
+
+    /// Under which key this source has added `fd`, if it has.
+    #[must_use]
+    pub fn key_raw(&self, fd: RawFd) -> Option<PollKey> {
+        let (source, key) = unpack(self.owners.lock().get(fd)?);
+        (source == self.source).then_some(key)
+    }
+
+    /// What of `interest` holds for `fd` now, asked of poll(2): the entry in the set is not touched.
+    /// Nothing, when the number is not open. When it was given out again, the answer is about its new
+    /// owner's file: see [`holds_raw`](PollSet::holds_raw).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel is out of memory.
+    pub fn ready_raw(&self, fd: RawFd, interest: Interest) -> io::Result<Ready> {
+        Ok(Ready(poll::now(fd, interest.0)?.unwrap_or_default()))
+    }
+
+    /// Whether `fd` is still the file that was added under `key`: a source that was lent a descriptor
+    /// can't see that its number was closed and given out again. One or two system calls.
+    #[must_use]
+    pub fn holds_raw(&self, fd: RawFd, key: PollKey) -> bool {
+        let owners = self.owners.lock();
+        if owners.get(fd) != Some(self.pack(key)) {
+            return false;
+        }
+        // epoll finds an entry by number and file together, so it refuses what it has, and takes a
+        // stranger: for a moment, silent, and in the name of nobody.
+        match self.control(Change::Add, fd, epoll::ONESHOT, NOBODY) {
+            Err(error) => error.raw_os_error() == Some(epoll::EEXIST),
+            Ok(()) => {
+                let _ = self.control(Change::Delete, fd, 0, 0);
+                false
+            }
+        }
     }
 
     /// As [`delete`](PollSet::delete), for a source that was lent a descriptor once and knows its
@@ -374,6 +436,9 @@ impl Owners {
     }
 }
 
+/// A name that the queue gives to no source: what is told under it is nobody's.
+const NOBODY: u64 = u64::MAX;
+
 fn gone(fd: RawFd) -> io::Error {
     let text = format!("descriptor {fd} was closed, or taken out of the queue's set");
     io::Error::new(io::ErrorKind::NotFound, text)
@@ -452,6 +517,41 @@ mod tests {
         drop(socket);
         let error = mine.modify_raw(number, KEY, Interest::NONE, Trigger::Level).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn number_is_held_until_it_is_deleted_or_is_another_file() {
+        let (mine, theirs) = two_poll_sets();
+        let (socket, peer) = UnixStream::pair().unwrap();
+        let number = socket.as_raw_fd();
+        add(&mine, &socket);
+        assert_eq!(mine.key_raw(number), Some(KEY));
+        assert_eq!(theirs.key_raw(number), None);
+        assert!(mine.holds_raw(number, KEY) && !theirs.holds_raw(number, KEY));
+        // As if the record were of a file that is gone and the number of another one.
+        mine.owners.lock().insert(peer.as_raw_fd(), mine.pack(KEY));
+        assert!(!mine.holds_raw(peer.as_raw_fd(), KEY));
+        assert!(!delete(&mine, &peer), "and asking leaves nothing behind");
+        assert!(delete(&mine, &socket));
+        assert!(!mine.holds_raw(number, KEY));
+    }
+
+    #[test]
+    fn what_holds_now_is_told_in_the_words_of_epoll() {
+        use std::io::Write;
+        let (mine, _) = two_poll_sets();
+        let (socket, mut peer) = UnixStream::pair().unwrap();
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::HALF_CLOSE;
+        let ready = |interest| mine.ready_raw(socket.as_raw_fd(), interest).unwrap();
+        assert_eq!(ready(Interest::READABLE), Ready::default());
+        assert_eq!(ready(all), Ready(epoll::OUT));
+        peer.write_all(b"x").unwrap();
+        assert_eq!(ready(all), Ready(epoll::OUT | epoll::IN));
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(ready(Interest::HALF_CLOSE), Ready(epoll::RDHUP));
+        drop(peer);
+        assert_eq!(ready(Interest::NONE), Ready(epoll::HUP));
+        assert_eq!(mine.ready_raw(-1, all).unwrap(), Ready::default());
     }
 
     #[test]

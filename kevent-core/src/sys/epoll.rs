@@ -31,6 +31,7 @@ pub(crate) const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 
 pub(crate) const EBADF: i32 = libc::EBADF;
 pub(crate) const ENOENT: i32 = libc::ENOENT;
+pub(crate) const EEXIST: i32 = libc::EEXIST;
 
 /// Adds `fd` to the set of `poller`, in the words of `polling`.
 pub(crate) fn add(

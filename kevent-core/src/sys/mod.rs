@@ -6,6 +6,7 @@ pub(crate) mod cpu;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod pidfd;
+pub(crate) mod poll;
 pub(crate) mod signal;
 pub(crate) mod thread;
 pub(crate) mod timerfd;
