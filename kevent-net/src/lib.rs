@@ -32,6 +32,8 @@
 
 mod registration;
 
+mod registrations;
+
 mod readiness;
 pub mod socket;
 

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use kevent_core::{Due, Interest, PollKey, PollSet, Ready, Sink, Source, Table, Token, Trigger};
+use kevent_core::{Due, Interest, PollKey, PollSet, Ready, Sink, Source, Token};
 
-use crate::registration::{Delivery, Heard, Mode, Registration, Watch};
+use crate::registration::{Heard, Mode, Next, Registration, Watch};
+use crate::registrations::{Registrations, no_such};
 
 /// A source of readiness: which descriptors can be read or written.
 ///
@@ -17,6 +18,16 @@ use crate::registration::{Delivery, Heard, Mode, Registration, Watch};
 /// Interest in [`READABLE`](Interest::READABLE) includes
 /// [`HALF_CLOSE`](Interest::HALF_CLOSE): that the peer will send no more is told with the last of
 /// the data, as a flag, and not only found by reading to the end. Hang-up and errors are always told.
+///
+/// # Several registrations of one descriptor
+///
+/// Reading and writing can be registered apart, each with its key and its mode, and be modified,
+/// enabled and disabled apart; so can any number of interests in one descriptor. The kernel does not
+/// say which of the things that it tells is new. So an edge-triggered one of them may be told again
+/// what it knows when something new happens for another: there is room to write, still, when data
+/// come. And one whose descriptor is shared is told anew when another joins or leaves or is modified.
+/// The others are told as if they were alone. A level-triggered one costs a system call for each event
+/// then, because the kernel is not asked to repeat it.
 ///
 /// # Who owns the descriptor
 ///
@@ -56,13 +67,11 @@ use crate::registration::{Delivery, Heard, Mode, Registration, Watch};
 /// ```
 #[derive(Debug, Default)]
 pub struct Readiness {
-    /// The queue's set, while the source is attached.
-    poll_set: Option<PollSet>,
-    registrations: Table<Registration>,
+    registrations: Registrations,
     /// Registrations with something to push, in the order in which the kernel told it. Some may have
     /// been removed since.
     told: VecDeque<Token>,
-    /// Level-triggered registrations whose event was delivered after they had to be muted.
+    /// Registrations that did not listen while their event was undelivered, and are to again.
     unmute: Vec<Token>,
     strays: u64,
 }
@@ -92,8 +101,8 @@ impl Readiness {
     /// # Errors
     ///
     /// * `NotConnected` before the source is attached to a queue.
-    /// * `AlreadyExists` when the queue has `fd`, in this source or another: epoll takes a
-    ///   descriptor once. [`modify`](Readiness::modify) the one, or register a duplicate.
+    /// * `AlreadyExists` when another source of the queue has `fd`, or this one has it as
+    ///   [exclusive](Readiness::register_exclusive): epoll takes a descriptor once. Register a duplicate.
     /// * `Unsupported` for regular files and directories, which are always ready in the eyes of
     ///   poll(2), also while the disk is far behind.
     /// * Others as in epoll_ctl(2), such as the limit of `/proc/sys/fs/epoll/max_user_watches`.
@@ -104,9 +113,10 @@ impl Readiness {
         mode: Mode,
         key: u64,
     ) -> io::Result<Token> {
-        let interest = with_half_close(interest);
-        let registration = Registration::new(fd.as_fd().as_raw_fd(), key, interest, mode);
-        self.add(registration, |set, key| set.add(fd.as_fd(), key, interest, mode.trigger()))
+        let (fd, interest) = (fd.as_fd(), with_half_close(interest));
+        let number = fd.as_raw_fd();
+        let make = |token| Registration::new(token, number, key, interest, mode);
+        self.registrations.add(fd, make).map_err(|error| refused(error, number))
     }
 
     /// Tells when `fd`, which several queues wait for, is ready, so that one of those that sleep is
@@ -134,29 +144,14 @@ impl Readiness {
                 "an exclusive registration takes READABLE and WRITABLE only",
             ));
         }
-        let fd_number = fd.as_fd().as_raw_fd();
-        let mut registration = Registration::new(fd_number, key, interest, Mode::Edge);
-        registration.exclusive = true;
-        self.add(registration, |set, key| {
-            set.add_exclusive(fd.as_fd(), key, interest, Trigger::Edge)
-        })
-    }
-
-    fn add(
-        &mut self,
-        registration: Registration,
-        add: impl FnOnce(&PollSet, PollKey) -> io::Result<()>,
-    ) -> io::Result<Token> {
-        let poll_set = self.poll_set.as_ref().ok_or_else(not_attached)?;
-        let fd = registration.fd;
-        let token = self.registrations.insert(registration);
-        match add(poll_set, token.into()) {
-            Ok(()) => Ok(token),
-            Err(error) => {
-                self.registrations.remove(token);
-                Err(refused(error, fd))
-            }
-        }
+        let fd = fd.as_fd();
+        let number = fd.as_raw_fd();
+        let make = |token| {
+            let mut registration = Registration::new(token, number, key, interest, Mode::Edge);
+            registration.exclusive = true;
+            registration
+        };
+        self.registrations.add(fd, make).map_err(|error| refused(error, number))
     }
 
     /// Changes what a registration tells and how often, and enables it. An event that is not
@@ -167,16 +162,16 @@ impl Readiness {
     ///
     /// # Errors
     ///
-    /// `NotFound` when the registration is gone, or its descriptor was closed, or it is one-shot and
-    /// its event is already on the way. `Unsupported` for an exclusive one. It is then as it was.
+    /// `NotFound` when the registration is gone, or its descriptor was closed. `Unsupported` for an
+    /// exclusive one. It is then as it was.
     pub fn modify(&mut self, token: Token, interest: Interest, mode: Mode) -> io::Result<()> {
-        let interest = with_half_close(interest);
-        let (poll_set, registration) = self.find(token)?;
-        poll_set.modify_raw(registration.fd, token.into(), interest, mode.trigger())?;
-        registration.withdraw();
-        registration.interest = interest;
-        registration.mode = mode;
-        registration.watch = Watch::On;
+        let mut changed = *self.find(token)?;
+        changed.withdraw();
+        changed.interest = with_half_close(interest);
+        changed.mode = mode;
+        changed.watch = Watch::On;
+        let ready = self.registrations.change(token, changed)?;
+        self.tell(token, ready);
         Ok(())
     }
 
@@ -187,11 +182,10 @@ impl Readiness {
     ///
     /// As [`modify`](Readiness::modify).
     pub fn enable(&mut self, token: Token) -> io::Result<()> {
-        let (poll_set, registration) = self.find(token)?;
-        if matches!(registration.watch, Watch::Off | Watch::OutOfReach) {
-            watch(poll_set, token, registration)?;
+        match self.find(token)?.watch {
+            Watch::On | Watch::Muted => Ok(()),
+            Watch::Off | Watch::OutOfReach => self.listen(token),
         }
-        Ok(())
     }
 
     /// Silences a registration until it is enabled. An event that is not delivered yet is taken
@@ -199,26 +193,43 @@ impl Readiness {
     ///
     /// # Errors
     ///
-    /// `NotFound` when the registration is gone, or is one-shot and its event is already on the way.
-    /// `Unsupported` for an exclusive one.
+    /// `NotFound` when the registration is gone. `Unsupported` for an exclusive one.
     pub fn disable(&mut self, token: Token) -> io::Result<()> {
-        let (poll_set, registration) = self.find(token)?;
-        if !matches!(registration.watch, Watch::Off | Watch::OutOfReach) {
-            let silent = silence(poll_set, token, registration);
-            registration.watch = if silent { Watch::Off } else { Watch::OutOfReach };
-        }
+        let registration = self.find(token)?;
         registration.withdraw();
+        if matches!(registration.watch, Watch::Off | Watch::OutOfReach) {
+            return Ok(());
+        }
+        let reached = self.registrations.is_shared(token)
+            || self.registrations.set_watch(token, Watch::Off).is_ok();
+        self.find(token)?.watch = if reached { Watch::Off } else { Watch::OutOfReach };
+        Ok(())
+    }
+
+    /// Has each event of a registration looked at once more when it is about to be delivered, or not
+    /// any more; from the beginning it is not.
+    ///
+    /// If then nothing of what the event tells is true any more, because somebody has read the data
+    /// meanwhile for example, it is not delivered. The registration stands as before: a one-shot one
+    /// has not ended, a dispatching one is still enabled. If some of it is true, the event is delivered
+    /// as it was.
+    ///
+    /// That costs a poll(2) for each event. It is worth it where a needless event is dear, or where
+    /// several threads or handlers read from one descriptor.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the registration is gone.
+    pub fn recheck(&mut self, token: Token, recheck: bool) -> io::Result<()> {
+        let registration = self.registrations.get_mut(token).ok_or_else(no_such)?;
+        registration.recheck = recheck;
         Ok(())
     }
 
     /// Ends a registration; says whether it stood. No event of it is delivered any more, not even
     /// one that is in the ring.
     pub fn unregister(&mut self, token: Token) -> bool {
-        let Some(registration) = self.registrations.remove(token) else { return false };
-        if let Some(poll_set) = &self.poll_set {
-            take_out(poll_set, token, &registration);
-        }
-        true
+        self.registrations.remove(token).is_some()
     }
 
     /// How many registrations stand.
@@ -230,7 +241,7 @@ impl Readiness {
     /// Whether no registration stands.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.registrations.is_empty()
+        self.registrations.len() == 0
     }
 
     /// How often the kernel spoke of a registration that is gone, or that should have been silent.
@@ -246,19 +257,44 @@ impl Readiness {
     }
 
     /// The registration of `token`, to be changed.
-    fn find(&mut self, token: Token) -> io::Result<(&PollSet, &mut Registration)> {
-        let poll_set = self.poll_set.as_ref().ok_or_else(not_attached)?;
-        let registration = self.registrations.get_mut(token);
-        let registration = registration.ok_or_else(|| not_found("no such registration"))?;
+    fn find(&mut self, token: Token) -> io::Result<&mut Registration> {
+        let registration = self.registrations.get_mut(token).ok_or_else(no_such)?;
         if registration.exclusive {
             let text = "the kernel does not let an exclusive registration be changed: \
                         unregister it and register the descriptor anew";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
-        if registration.watch == Watch::Over {
-            return Err(not_found("the one-shot registration was told: its event is on the way"));
+        Ok(registration)
+    }
+
+    /// Has a registration listen, beginning with what its descriptor is ready for now.
+    fn listen(&mut self, token: Token) -> io::Result<()> {
+        if !self.registrations.is_shared(token) {
+            return self.registrations.set_watch(token, Watch::On);
         }
-        Ok((poll_set, registration))
+        let ready = self.registrations.ask(token)?;
+        if let Some(registration) = self.registrations.get_mut(token) {
+            registration.watch = Watch::On;
+        }
+        self.tell(token, ready);
+        Ok(())
+    }
+
+    /// The descriptor of `token` is ready, say the kernel's set or poll(2).
+    fn tell(&mut self, token: Token, ready: Ready) {
+        let shared = self.registrations.is_shared(token);
+        let Some(registration) = self.registrations.get_mut(token) else { return };
+        let heard = registration.hear(ready, shared);
+        if registration.enlist() {
+            self.told.push_back(token);
+        }
+        let stray = match heard {
+            Heard::Noted => false,
+            Heard::Unwanted => true,
+            // If that fails it goes on to repeat, and tells when its event is delivered.
+            Heard::Repeated => self.registrations.set_watch(token, Watch::Muted).is_err(),
+        };
+        self.strays += u64::from(stray);
     }
 }
 
@@ -266,44 +302,31 @@ impl Source for Readiness {
     type Item = ReadyEvent;
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
-        self.poll_set = Some(poll_set.clone());
+        self.registrations.attach(poll_set.clone());
         Ok(())
     }
 
     fn ready(&mut self, key: PollKey, ready: Ready) {
-        let found = self.registrations.find(key);
-        let found = found.and_then(|token| Some((token, self.registrations.get_mut(token)?)));
-        let (Some((token, registration)), Some(poll_set)) = (found, &self.poll_set) else {
+        let Some(first) = self.registrations.find(key) else {
             self.strays += 1;
             return;
         };
-        match registration.hear(ready) {
-            Heard::Noted => {}
-            Heard::Unwanted => self.strays += 1,
-            Heard::Repeated => {
-                if !silence(poll_set, token, registration) {
-                    // It goes on to repeat, and tells when its event is delivered.
-                    registration.watch = Watch::On;
-                    self.strays += 1;
-                }
+        let mut token = first;
+        while let Some(next) = self.registrations.get_mut(token).map(|r| r.next) {
+            self.tell(token, ready);
+            token = next;
+            if token == first {
+                break;
             }
-            // Now and not at the delivery: whoever gets the event may register the descriptor anew
-            // at once, here or with another source of the queue.
-            Heard::Finished => {
-                let _ = poll_set.delete_raw(registration.fd, token.into());
-            }
-        }
-        if registration.enlist() {
-            self.told.push_back(token);
         }
     }
 
     fn flush(&mut self) -> io::Result<Due> {
-        let Some(poll_set) = &self.poll_set else { return Ok(Due::OnWake) };
-        for token in self.unmute.drain(..) {
-            let registration = self.registrations.get_mut(token).filter(|r| r.may_unmute());
-            // A descriptor that was closed meanwhile stays silent, as if it had not been muted.
-            let _ = registration.map(|registration| watch(poll_set, token, registration));
+        while let Some(token) = self.unmute.pop() {
+            if self.registrations.get_mut(token).is_some_and(|r| r.may_listen()) {
+                // A descriptor that was closed meanwhile stays silent, as if it had not been muted.
+                let _ = self.listen(token);
+            }
         }
         Ok(if self.told.is_empty() { Due::OnWake } else { Due::Now })
     }
@@ -324,60 +347,27 @@ impl Source for Readiness {
 
     fn deliver(&mut self, token: Token) -> bool {
         let Some(registration) = self.registrations.get_mut(token) else { return false };
-        match registration.deliver() {
-            Delivery::Withheld => return false,
-            Delivery::Handed => {}
-            Delivery::HandedWithMore => {
-                if registration.enlist() {
+        let Some(told) = registration.claim() else { return false };
+        let registration = *registration;
+        let holds = !registration.recheck || self.registrations.still_holds(&registration, told);
+        let next = self.registrations.get_mut(token).map(|r| r.delivered(holds));
+        match next.unwrap_or(Next::Rest) {
+            Next::Rest => {}
+            Next::Push => {
+                if self.registrations.get_mut(token).is_some_and(Registration::enlist) {
                     self.told.push_back(token);
                 }
             }
-            Delivery::HandedAndUnmute => self.unmute.push(token),
-            Delivery::HandedLast => {
-                self.registrations.remove(token);
-            }
+            Next::Listen => self.unmute.push(token),
+            Next::End => drop(self.registrations.remove(token)),
         }
-        true
+        holds
     }
 
-    /// Takes every descriptor out of the set. The registrations end.
     fn detach(&mut self) {
-        if let Some(poll_set) = self.poll_set.take() {
-            for (token, registration) in self.registrations.iter() {
-                take_out(&poll_set, token, registration);
-            }
-        }
-        // Not a new table: a token of today shall name nothing tomorrow either.
-        self.registrations.drain().for_each(drop);
+        self.registrations.detach();
         self.told.clear();
         self.unmute.clear();
-    }
-}
-
-/// Lets the kernel tell of a registration, beginning with what is ready now.
-fn watch(poll_set: &PollSet, token: Token, registration: &mut Registration) -> io::Result<()> {
-    let Registration { fd, interest, mode, .. } = *registration;
-    poll_set.modify_raw(fd, token.into(), interest, mode.trigger())?;
-    registration.watch = Watch::On;
-    Ok(())
-}
-
-/// Keeps the kernel from telling of a registration. `false` when its descriptor was closed: that is
-/// as silent as can be, unless a duplicate is open.
-///
-/// Interest in nothing would not do: hang-up and errors are told all the same, for ever if
-/// level-triggered. One-shot, they are told once. Taking the descriptor out of the set would be
-/// silent at once, but then it could only be put back by its number, and that may be a stranger's
-/// by then.
-fn silence(poll_set: &PollSet, token: Token, registration: &Registration) -> bool {
-    let fd = registration.fd;
-    poll_set.modify_raw(fd, token.into(), Interest::NONE, Trigger::OneShot).is_ok()
-}
-
-/// Takes the descriptor of a registration out of the set, if it is still there.
-fn take_out(poll_set: &PollSet, token: Token, registration: &Registration) {
-    if registration.watch != Watch::Over {
-        let _ = poll_set.delete_raw(registration.fd, token.into());
     }
 }
 
@@ -385,21 +375,12 @@ fn with_half_close(interest: Interest) -> Interest {
     if interest.contains(Interest::READABLE) { interest | Interest::HALF_CLOSE } else { interest }
 }
 
-fn not_attached() -> io::Error {
-    let text = "attach the readiness source to a queue before registering with it";
-    io::Error::new(io::ErrorKind::NotConnected, text)
-}
-
-fn not_found(text: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, text)
-}
-
 /// Says what to do about what epoll_ctl(2) refused.
 fn refused(error: io::Error, fd: RawFd) -> io::Error {
     let text = match error.kind() {
         io::ErrorKind::AlreadyExists => format!(
-            "descriptor {fd} is registered with this queue already: modify that registration, \
-             or register a duplicate of the descriptor"
+            "descriptor {fd} is registered with this queue by another source, or exclusively: \
+             register a duplicate of it"
         ),
         io::ErrorKind::PermissionDenied => {
             return io::Error::new(

@@ -1,8 +1,8 @@
-//! What is known of one registered descriptor, and how that changes. Nothing here enters the kernel.
+//! What is known of one registration, and how that changes. Nothing here enters the kernel.
 
 use std::os::fd::RawFd;
 
-use kevent_core::{Interest, Ready, Trigger};
+use kevent_core::{Interest, Ready, Token, Trigger};
 
 /// How often a registration tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,42 +32,46 @@ impl Mode {
     }
 }
 
-/// One registered descriptor.
+/// One registration of a descriptor.
 ///
 /// It has at most one event that is not delivered, which is in one of two places: with the source
 /// (`told`), or in the ring. What the kernel tells meanwhile is kept in `told` and follows.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
     pub(crate) fd: RawFd,
     pub(crate) key: u64,
     pub(crate) interest: Interest,
     pub(crate) mode: Mode,
     pub(crate) exclusive: bool,
+    /// Ask whether it is still true before an event is delivered.
+    pub(crate) recheck: bool,
     pub(crate) watch: Watch,
+    /// The next of those that share an entry of the set, in a circle: itself when it is alone.
+    pub(crate) next: Token,
     /// What the kernel told and the ring has not got.
     told: Ready,
+    /// What the event in the ring tells, if there is one.
+    in_ring: Ready,
     /// The source's list has the token.
     listed: bool,
-    in_ring: bool,
     /// Events that were taken back while they were in the ring. They are older than any other event
     /// of this registration there, so they come out first.
-    withdrawn: usize,
+    withdrawn: u32,
 }
 
-/// What the kernel does for a registration.
+/// Whether a registration listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Watch {
-    /// It tells.
+    /// It does.
     On,
-    /// Silent while a level-triggered event lies undelivered: else it would end every wait at once.
+    /// Not while its event lies undelivered: in all modes but edge-triggered, that is all there is to
+    /// be told until then. A level-triggered entry would end every wait at once.
     Muted,
-    /// Silent until the user enables it.
+    /// Not until the user enables it.
     Off,
     /// As `Off`, but its descriptor was closed, so the kernel could not be told: should a duplicate
     /// be open, it speaks on.
     OutOfReach,
-    /// A one-shot registration that was told: it is out of the set.
-    Over,
 }
 
 /// What follows from something that the kernel told.
@@ -77,69 +81,91 @@ pub(crate) enum Heard {
     Noted,
     /// The kernel should be silent, and can't be told.
     Unwanted,
-    /// A level-triggered descriptor repeats what waits to be delivered: mute it.
+    /// A level-triggered descriptor repeats what waits to be delivered: the kernel is to be muted.
     Repeated,
-    /// That was all: take it out of the set.
-    Finished,
 }
 
-/// What follows when an event comes out of the ring.
+/// What follows when an event has come out of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// It was taken back and is not handed out.
-    Withheld,
-    /// It is handed out.
-    Handed,
-    /// It is handed out, and there is more to push.
-    HandedWithMore,
-    /// It is handed out, and the kernel may speak again.
-    HandedAndUnmute,
-    /// It is handed out, and the registration has ended.
-    HandedLast,
+pub(crate) enum Next {
+    /// Nothing.
+    Rest,
+    /// There is more to push.
+    Push,
+    /// It is to listen again.
+    Listen,
+    /// The registration has ended.
+    End,
 }
 
 impl Registration {
-    pub(crate) fn new(fd: RawFd, key: u64, interest: Interest, mode: Mode) -> Registration {
+    /// A registration whose token is `token`.
+    pub(crate) fn new(
+        token: Token,
+        fd: RawFd,
+        key: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> Registration {
         Registration {
             fd,
             key,
             interest,
             mode,
             exclusive: false,
+            recheck: false,
             watch: Watch::On,
+            next: token,
             told: Ready::default(),
+            in_ring: Ready::default(),
             listed: false,
-            in_ring: false,
             withdrawn: 0,
         }
     }
 
-    /// The kernel tells `ready`.
-    pub(crate) fn hear(&mut self, ready: Ready) -> Heard {
+    /// The descriptor is `ready`, says an entry that is this registration's own, or that several
+    /// share.
+    pub(crate) fn hear(&mut self, ready: Ready, shared: bool) -> Heard {
         if self.watch == Watch::OutOfReach {
             return Heard::Unwanted;
         }
-        if self.watch != Watch::On {
+        let ready = ready.wanted(self.interest);
+        if self.watch != Watch::On || ready.is_empty() {
             // A hang-up can't be masked, so it is told once more after muting. Whoever is to know
-            // of it is told again when the registration is watched again.
+            // of it is told again when the registration listens again.
             return Heard::Noted;
         }
-        let repeated = self.mode == Mode::Level && (self.in_ring || !self.told.is_empty());
-        if repeated {
-            self.watch = Watch::Muted;
+        if self.mode == Mode::Level && self.is_undelivered() {
             return Heard::Repeated;
         }
         self.told |= ready;
-        if self.mode == Mode::OneShot {
-            self.watch = Watch::Over;
-            return Heard::Finished;
+        // A level-triggered entry of its own is muted only if it repeats: mostly the event is
+        // delivered before the kernel is asked again.
+        if self.mode != Mode::Edge && (shared || self.mode != Mode::Level) {
+            self.watch = Watch::Muted;
         }
         Heard::Noted
     }
 
+    /// From now on others share its entry, which tells nobody's event twice.
+    pub(crate) fn share(&mut self) {
+        match self.watch {
+            Watch::On if self.mode != Mode::Edge && self.is_undelivered() => {
+                self.watch = Watch::Muted;
+            }
+            // The entry is within reach again.
+            Watch::OutOfReach => self.watch = Watch::Off,
+            _ => {}
+        }
+    }
+
+    fn is_undelivered(&self) -> bool {
+        !self.told.is_empty() || !self.in_ring.is_empty()
+    }
+
     /// Whether the source is to put the token on its list now.
     pub(crate) fn enlist(&mut self) -> bool {
-        let enlist = !self.listed && !self.in_ring && !self.told.is_empty();
+        let enlist = !self.listed && self.in_ring.is_empty() && !self.told.is_empty();
         self.listed |= enlist;
         enlist
     }
@@ -152,39 +178,46 @@ impl Registration {
 
     /// What was to push is in the ring.
     pub(crate) fn pushed(&mut self) {
-        self.told = Ready::default();
-        self.in_ring = true;
+        self.in_ring = std::mem::take(&mut self.told);
     }
 
-    /// The oldest event in the ring is about to be handed to the user.
-    pub(crate) fn deliver(&mut self) -> Delivery {
+    /// What the oldest event in the ring tells, which is about to be delivered; nothing if it was
+    /// taken back.
+    pub(crate) fn claim(&mut self) -> Option<Ready> {
         if self.withdrawn > 0 {
             self.withdrawn -= 1;
-            return Delivery::Withheld;
+            return None;
         }
-        self.in_ring = false;
+        Some(self.in_ring)
+    }
+
+    /// That event is delivered; or it is dropped, because it is no longer true.
+    pub(crate) fn delivered(&mut self, holds: bool) -> Next {
+        self.in_ring = Ready::default();
         match self.mode {
-            Mode::Level if self.watch == Watch::Muted => Delivery::HandedAndUnmute,
-            Mode::Level => Delivery::Handed,
-            Mode::Edge if self.told.is_empty() => Delivery::Handed,
-            Mode::Edge => Delivery::HandedWithMore,
-            Mode::OneShot => Delivery::HandedLast,
-            Mode::Dispatch => {
+            Mode::Edge if self.told.is_empty() => Next::Rest,
+            Mode::Edge => Next::Push,
+            Mode::OneShot if holds => Next::End,
+            Mode::Dispatch if holds => {
                 self.watch = Watch::Off;
-                Delivery::Handed
+                Next::Rest
             }
+            _ if self.watch == Watch::Muted => Next::Listen,
+            _ => Next::Rest,
         }
     }
 
-    /// Whether it is muted for an event that was delivered since.
-    pub(crate) fn may_unmute(&self) -> bool {
-        self.watch == Watch::Muted && !self.in_ring && self.told.is_empty()
+    /// Whether it does not listen because of an event that was delivered since.
+    pub(crate) fn may_listen(&self) -> bool {
+        self.watch == Watch::Muted && !self.is_undelivered()
     }
 
     /// Takes back what is not delivered.
     pub(crate) fn withdraw(&mut self) {
         self.told = Ready::default();
-        self.withdrawn += usize::from(self.in_ring);
-        self.in_ring = false;
+        if !self.in_ring.is_empty() {
+            self.in_ring = Ready::default();
+            self.withdrawn += 1;
+        }
     }
 }

@@ -234,3 +234,43 @@ fn disabled_registration_that_can_not_be_silenced_is_counted() {
     let enabled = bench.source().enable(token);
     assert_eq!(enabled.unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn shared_registrations_of_a_closed_descriptor_are_not_told_of_the_next_file() {
+    let _turn = my_turn();
+    for mode in [Mode::Level, Mode::Dispatch] {
+        let mut bench = Bench::new();
+        let (old, mut old_peer) = UnixStream::pair().unwrap();
+        let (new, mut new_peer) = UnixStream::pair().unwrap();
+        let tokens = [1, 2].map(|key| bench.reads(&old, mode, key));
+        old_peer.write_all(b"x").unwrap();
+        assert_eq!(bench.fill_ring(), 2);
+        let _new = reuse(old.into(), new);
+        new_peer.write_all(b"x").unwrap();
+        // What was in the ring comes, and leads to another look at the number.
+        assert_eq!([bench.event().key, bench.event().key], [1, 2]);
+        bench.sleeps();
+        if mode == Mode::Dispatch {
+            let enabled = bench.source().enable(tokens[0]);
+            assert_eq!(enabled.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+        let modified = bench.source().modify(tokens[1], Interest::READABLE, mode);
+        assert_eq!(modified.unwrap_err().kind(), ErrorKind::NotFound);
+        bench.sleeps();
+        assert!(tokens.into_iter().all(|token| bench.source().unregister(token)));
+    }
+}
+
+#[test]
+fn unregistered_in_part_leaves_the_next_file_of_the_number_alone() {
+    let _turn = my_turn();
+    let mut bench = Bench::new();
+    let (old, _old_peer) = UnixStream::pair().unwrap();
+    let (new, mut new_peer) = UnixStream::pair().unwrap();
+    let old_tokens = [1, 2].map(|key| bench.reads(&old, Mode::Level, key));
+    let new = reuse(old.into(), new);
+    let new_tokens = [3, 4].map(|key| bench.reads(&new, Mode::Edge, key));
+    assert!(old_tokens.into_iter().all(|token| bench.source().unregister(token)));
+    new_peer.write_all(b"x").unwrap();
+    assert_eq!([bench.event().token, bench.event().token], new_tokens);
+}

@@ -7,9 +7,10 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use common::{Bench, pipe, sys, tcp, tcp_pair, unix};
-use kevent_core::{Queue, Wait};
+use kevent_core::{PollKey, PollSet, Queue, Sink, Source, Trigger, Wait};
 use kevent_net::{Interest, Mode, Readiness, Ready};
 
 #[test]
@@ -178,23 +179,52 @@ fn regular_file_is_refused_with_a_hint() {
     assert!(bench.source().is_empty());
 }
 
+/// A source that has the descriptor which another one is asked to register.
+struct Holder(Arc<UnixStream>);
+
+impl Source for Holder {
+    type Item = kevent_net::ReadyEvent;
+
+    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
+        poll_set.add(self.0.as_fd(), PollKey::default(), Interest::READABLE, Trigger::Edge)
+    }
+
+    fn drain(&mut self, _: &mut impl Sink<Self::Item>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
-fn descriptor_is_registered_once() {
+fn descriptor_that_another_source_holds_is_refused() {
     let mut bench = Bench::new();
-    let mut channel = unix();
-    let token = bench.reads(&channel, Mode::Edge, 1);
-    let error = bench.source().register(&channel, Interest::READABLE, Mode::Edge, 2).unwrap_err();
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let here = Arc::new(here);
+    bench.queue.attach(Holder(here.clone()), |event| event).unwrap();
+    let error = bench.source().register(&here, Interest::READABLE, Mode::Edge, 2).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert!(error.to_string().contains("duplicate"), "{error}");
     // As the text says: a duplicate is a registration of its own.
-    let duplicate = channel.reader.try_clone().unwrap();
+    let duplicate = here.try_clone().unwrap();
     bench.reads(&duplicate, Mode::Edge, 3);
-    channel.write();
-    let mut keys = [bench.event().key, bench.event().key];
-    keys.sort_unstable();
-    assert_eq!(keys, [1, 3], "the refused one left the first alone");
+    there.write_all(b"x").unwrap();
+    assert_eq!(bench.event().key, 3);
+}
+
+#[test]
+fn exclusive_registration_shares_with_nobody() {
+    let mut bench = Bench::new();
+    let channel = tcp();
+    let token = bench.source().register_exclusive(&channel, Interest::READABLE, 1).unwrap();
+    let exists = io::ErrorKind::AlreadyExists;
+    let refused = bench.source().register(&channel, Interest::READABLE, Mode::Edge, 2);
+    assert_eq!(refused.unwrap_err().kind(), exists);
     assert!(bench.source().unregister(token));
-    bench.reads(&channel, Mode::Edge, 4);
+    let token = bench.reads(&channel, Mode::Edge, 3);
+    let refused = bench.source().register_exclusive(&channel, Interest::READABLE, 4);
+    assert_eq!(refused.unwrap_err().kind(), exists);
+    assert_eq!(bench.source().len(), 1);
+    assert!(bench.source().unregister(token));
+    bench.source().register_exclusive(&channel, Interest::READABLE, 5).unwrap();
 }
 
 #[test]

@@ -255,17 +255,19 @@ fn modify_changes_every_mode_into_every_other() {
 }
 
 #[test]
-fn one_shot_whose_event_is_on_the_way_can_only_be_removed() {
+fn one_shot_whose_event_is_on_the_way_takes_it_back_when_it_is_changed() {
     let mut bench = Bench::new();
     let mut channel = unix();
     let token = bench.reads(&channel, Mode::OneShot, 1);
     channel.write();
     assert_eq!(bench.fill_ring(), 1);
-    let not_found = std::io::ErrorKind::NotFound;
-    let modified = bench.source().modify(token, Interest::READABLE, Mode::Level);
-    assert_eq!(modified.unwrap_err().kind(), not_found);
-    assert_eq!(bench.source().enable(token).unwrap_err().kind(), not_found);
-    assert_eq!(bench.source().disable(token).unwrap_err().kind(), not_found);
+    bench.source().disable(token).unwrap();
+    bench.nothing();
+    bench.source().enable(token).unwrap();
+    assert_eq!(bench.fill_ring(), 1);
+    bench.source().modify(token, Interest::READABLE, Mode::Level).unwrap();
+    assert_eq!(bench.event().token, token);
+    assert_eq!(bench.event().token, token, "it is level-triggered now");
     assert!(bench.source().unregister(token));
     assert_eq!(bench.queue.next(), None);
 }
