@@ -1,5 +1,7 @@
 //! Events that are looked at once more when they are delivered.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
 mod common;
 
 use common::{Bench, channels, unix};
