@@ -28,15 +28,16 @@
 //! # std::io::Result::Ok(())
 //! ```
 
-#![forbid(unsafe_code)]
-
 mod registration;
-
 mod registrations;
+mod uring;
 
 mod readiness;
+mod receiver;
 pub mod socket;
 
 pub use crate::readiness::{Readiness, ReadyEvent};
+pub use crate::receiver::{ReceiveEvent, Received, Receiver};
 pub use crate::registration::Mode;
+pub use crate::uring::Buffer;
 pub use kevent_core::{Interest, Ready};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use kevent_core::{Queue, SourceId, Token, Wait};
 use kevent_net::{Interest, Mode, Readiness, ReadyEvent};
 
+pub mod receiving;
 pub mod sys;
 
 /// How long an event may take on a busy machine before it counts as lost.

@@ -72,3 +72,25 @@ pub fn set_descriptor_limit(count: u64) {
     // SAFETY: `limit` lives through the call.
     must(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) });
 }
+
+/// Makes a system call fail with `errno` in this thread from now on, as under a seccomp filter.
+pub fn refuse(call: libc::c_long, errno: i32) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        // The number of the call, which `seccomp_data` begins with.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter {
+            jf: 1, // If it is another, skip a line.
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32)
+        },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: passes numbers. Without new privileges a filter needs none.
+    must(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) });
+    // SAFETY: the filter and its program live through the call.
+    must(unsafe {
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+    });
+}

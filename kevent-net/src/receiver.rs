@@ -1,0 +1,497 @@
+//! The source that receives: what comes in on sockets, in events.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use kevent_core::{Due, Full, Interest, PollKey, PollSet, Sink, Source, Table, Token, Trigger};
+use rustix::net::SocketType;
+
+use crate::uring::{Answer, Buffer, Uring};
+
+/// Buffers of [`Receiver::new`], and the bytes of each.
+const DEFAULT_BUFFERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const DEFAULT_SIZE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// As many buffers as a ring of them can hold.
+const MAX_BUFFERS: usize = 1 << 15;
+
+/// A source that receives by itself: its events carry what came in.
+///
+/// [`Readiness`](crate::Readiness) says that there is something to read; this one has read it already,
+/// on io_uring, by one request for each socket that stays until it is cancelled. Where many sockets are
+/// active at once it costs a fraction: no call asks the kernel which they are, none reads. It needs
+/// Linux 6.0 and permission to use io_uring; where that lacks, [`new`](Receiver::new) says so, and
+/// `Readiness` does the job.
+///
+/// # Buffers
+///
+/// There is a fixed number of them for all sockets together. What an event carries is one of them,
+/// [`Buffer`], and goes back when it is dropped. When all are in the program's hands, what comes in stays
+/// in the sockets, and their peers are held up: nothing is lost but by sockets that drop what they have
+/// no room for, as UDP's do. Once a buffer is back the sockets that went without get their turn, the
+/// longest waiting first.
+///
+/// The bytes of a stream come in order, in pieces of at most the size of a buffer. A datagram is one
+/// event; what of it does not fit into a buffer is cut off, as by recv(2).
+///
+/// # Who owns the socket
+///
+/// The source has a share in it while it is registered, so that its number can't be given to another
+/// file; the program writes through its own. A socket is closed when both have let go, and the turn of
+/// the queue after that has told the kernel to end the request.
+///
+/// ```
+/// use std::io::Write;
+/// use std::os::unix::net::UnixStream;
+/// use std::sync::Arc;
+/// use kevent_core::Queue;
+/// use kevent_net::{Received, Receiver};
+///
+/// let receiver = match Receiver::new() {
+///     Ok(receiver) => receiver,
+///     Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(()),
+///     Err(error) => return Err(error),
+/// };
+/// let mut queue = Queue::new()?;
+/// let receiver = queue.attach(receiver, |event| event)?;
+/// let (here, mut there) = UnixStream::pair()?;
+/// queue[receiver].register(&Arc::new(here), 7)?;
+///
+/// there.write_all(b"hello")?;
+/// drop(there);
+/// let mut received = Vec::new();
+/// loop {
+///     queue.wait(None)?;
+///     let Some(event) = queue.next() else { continue };
+///     assert_eq!(event.key, 7);
+///     match event.received {
+///         Received::Data(data) => received.extend_from_slice(&data),
+///         Received::End => break,
+///         Received::Error(error) => return Err(error),
+///     }
+/// }
+/// assert_eq!(received, b"hello");
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Receiver {
+    uring: Uring,
+    queue: Option<PollSet>,
+    registrations: Table<Registration>,
+    /// Registrations whose request is to be made with the next batch. Some may have been removed since.
+    batched: VecDeque<Token>,
+    /// Requests to be cancelled with the next batch.
+    cancelled: VecDeque<Token>,
+    /// Registrations whose request found no buffer, the longest waiting first. Some may have been
+    /// removed since.
+    starved: VecDeque<Token>,
+    /// Those among them who found none at all when it was their turn, because others were faster. They
+    /// come first: else the fast ones would be faster each time.
+    passed_over: VecDeque<Token>,
+    /// What the ring of the queue had no room for.
+    refused: Option<(Token, ReceiveEvent)>,
+    /// Sockets of removed registrations whose request is put down and the kernel has not seen: it
+    /// would look for their number.
+    kept: Vec<Socket>,
+}
+
+/// A share in a socket.
+struct Socket(Arc<dyn AsFd + Send + Sync>);
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_fd().fmt(f)
+    }
+}
+
+#[derive(Debug)]
+struct Registration {
+    socket: Socket,
+    key: u64,
+    /// Datagrams may be empty; an empty piece of a stream is its end.
+    datagrams: bool,
+    stage: Stage,
+    /// Its request has received something.
+    served: bool,
+    paused: bool,
+    /// Events that are in the queue's ring.
+    in_ring: usize,
+}
+
+/// Where the request of a registration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nowhere: it is paused.
+    Idle,
+    /// On the list of those to be made.
+    Batched,
+    /// With the kernel.
+    Standing,
+    /// On the list of those that wait for buffers.
+    Starved,
+    /// Over: the last event is on its way.
+    Over,
+}
+
+/// Something came in on a socket.
+#[derive(Debug)]
+pub struct ReceiveEvent {
+    /// The registration.
+    pub token: Token,
+    /// The number that the user gave it.
+    pub key: u64,
+    /// What came in.
+    pub received: Received,
+}
+
+/// What came in on a socket.
+#[derive(Debug)]
+pub enum Received {
+    /// Data: a piece of a stream, which is not empty, or a datagram, which may be.
+    Data(Buffer),
+    /// The peer sends no more. The registration ends with this event.
+    End,
+    /// The socket can't be received from. The registration ends with this event.
+    Error(io::Error),
+}
+
+impl Receiver {
+    /// A source with 1,024 buffers of 4 KiB.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_buffers`](Receiver::with_buffers).
+    pub fn new() -> io::Result<Receiver> {
+        Receiver::with_buffers(DEFAULT_BUFFERS, DEFAULT_SIZE)
+    }
+
+    /// A source with at least `count` buffers (a power of two is taken) of `size` bytes each. Their
+    /// memory is used as they are.
+    ///
+    /// It is tried out on a pair of sockets, not guessed from the kernel's version.
+    ///
+    /// # Errors
+    ///
+    /// * `Unsupported` where io_uring is not allowed, or can't receive for more than once (before Linux
+    ///   6.0).
+    /// * `InvalidInput` for more than 32,768 buffers, or for more than 4 GiB - 1 in each.
+    /// * When descriptors or memory have run out.
+    pub fn with_buffers(count: NonZeroUsize, size: NonZeroUsize) -> io::Result<Receiver> {
+        let fitting = count.get().checked_next_power_of_two().filter(|n| *n <= MAX_BUFFERS);
+        let count = fitting.and_then(|count| u16::try_from(count).ok());
+        let (Some(count), Ok(size)) = (count, u32::try_from(size.get())) else {
+            let text = "a receiver has 32,768 buffers at most, each below 4 GiB";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        };
+        let mut uring = Uring::new(count, size)?;
+        try_out(&mut uring)?;
+        Ok(Receiver {
+            uring,
+            queue: None,
+            registrations: Table::new(),
+            batched: VecDeque::new(),
+            cancelled: VecDeque::new(),
+            starved: VecDeque::new(),
+            passed_over: VecDeque::new(),
+            refused: None,
+            kept: Vec::new(),
+        })
+    }
+
+    /// Receives what comes in on `socket`, and what is there already, under the user's own number
+    /// `key`, until its end or until it is unregistered. It need not be non-blocking. Who else reads
+    /// from it takes what this one would have.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for what is no socket. What is wrong with the socket itself (it is not connected,
+    /// for example) comes as [`Received::Error`].
+    pub fn register(
+        &mut self,
+        socket: &Arc<impl AsFd + Send + Sync + 'static>,
+        key: u64,
+    ) -> io::Result<Token> {
+        let datagrams = match rustix::net::sockopt::socket_type(socket.as_fd()) {
+            Ok(kind) => !matches!(kind, SocketType::STREAM | SocketType::SEQPACKET),
+            Err(error) => {
+                let text = format!("a receiver receives from sockets only: {error}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        };
+        let token = self.registrations.insert(Registration {
+            socket: Socket(socket.clone()),
+            key,
+            datagrams,
+            stage: Stage::Batched,
+            served: false,
+            paused: false,
+            in_ring: 0,
+        });
+        self.batched.push_back(token);
+        self.changed();
+        Ok(token)
+    }
+
+    /// Receives no more from the socket until [`resume`](Receiver::resume). What was received already
+    /// still comes: so this is the way to hold up one peer, whose data stay in the socket, or to hand
+    /// the socket over to another reader, once nothing comes any more.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the registration is gone.
+    pub fn pause(&mut self, token: Token) -> io::Result<()> {
+        let registration = self.registrations.get_mut(token).ok_or_else(no_such)?;
+        if !std::mem::replace(&mut registration.paused, true) {
+            if registration.stage == Stage::Standing {
+                self.cancelled.push_back(token);
+            }
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Receives again from the socket of a paused registration.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the registration is gone.
+    pub fn resume(&mut self, token: Token) -> io::Result<()> {
+        let registration = self.registrations.get_mut(token).ok_or_else(no_such)?;
+        registration.paused = false;
+        if registration.stage == Stage::Idle {
+            registration.stage = Stage::Batched;
+            self.batched.push_back(token);
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Ends a registration; says whether it stood. No event of it is delivered any more, not even one
+    /// that is in the ring: what was received and not delivered is lost. [`pause`](Receiver::pause)
+    /// first, if somebody else is to go on reading.
+    pub fn unregister(&mut self, token: Token) -> bool {
+        let Some(registration) = self.registrations.remove(token) else { return false };
+        if registration.stage == Stage::Standing {
+            self.cancelled.push_back(token);
+            if !self.uring.is_submitted() {
+                self.kept.push(registration.socket);
+            }
+            self.changed();
+        }
+        true
+    }
+
+    /// How many registrations stand.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.registrations.len()
+    }
+
+    /// Whether no registration stands.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.registrations.is_empty()
+    }
+
+    /// How many registrations wait for a buffer.
+    #[must_use]
+    pub fn starved(&self) -> usize {
+        let waiting = self.passed_over.iter().chain(&self.starved);
+        waiting.filter(|token| self.registrations.get(**token).is_some()).count()
+    }
+
+    /// The queue's descriptor has to know that a turn is due, if somebody sleeps on that.
+    fn changed(&self) {
+        if let Some(queue) = &self.queue {
+            queue.waker().changed();
+        }
+    }
+
+    /// Makes the requests that are to be made, and cancels those to be cancelled, as far as the
+    /// kernel takes them.
+    fn hand_over(&mut self) -> io::Result<()> {
+        for _ in 0..self.uring.ration(self.passed_over.len() + self.starved.len()) {
+            let next = self.passed_over.pop_front().or_else(|| self.starved.pop_front());
+            next.into_iter().for_each(|token| self.batch(token));
+        }
+        while self.put_down() {
+            self.uring.submit()?;
+            if !self.uring.is_submitted() {
+                return Ok(());
+            }
+        }
+        self.kept.clear();
+        Ok(())
+    }
+
+    /// Puts down as much as one call hands over; says whether that is anything.
+    fn put_down(&mut self) -> bool {
+        while let Some(token) = self.cancelled.front() {
+            if !self.uring.push_cancel(token.to_bits()) {
+                return true;
+            }
+            self.cancelled.pop_front();
+        }
+        while let Some(token) = self.batched.front().copied() {
+            if let Some(registration) = self.registrations.get_mut(token) {
+                if registration.paused {
+                    registration.stage = Stage::Idle;
+                } else if self.uring.push_receive(token.to_bits(), registration.socket.0.as_fd()) {
+                    registration.stage = Stage::Standing;
+                    registration.served = false;
+                } else {
+                    return true;
+                }
+            }
+            self.batched.pop_front();
+        }
+        !self.uring.is_submitted()
+    }
+
+    /// Has the request of a registration made, or made anew.
+    fn batch(&mut self, token: Token) {
+        if let Some(registration) = self.registrations.get_mut(token) {
+            registration.stage = Stage::Batched;
+            self.batched.push_back(token);
+        }
+    }
+
+    /// What an answer of the kernel means to the user, if anything.
+    fn understand(&mut self, answer: Answer) -> Option<(Token, ReceiveEvent)> {
+        let Answer { name, result, buffer, more } = answer;
+        let token = Token::from_bits(name);
+        let standing = self.registrations.get_mut(token).filter(|r| r.stage != Stage::Over);
+        let Some(registration) = standing else {
+            // It was cancelled, and is not gone yet.
+            self.cancelled.extend(more.then_some(token));
+            return None;
+        };
+        let received = match result {
+            Ok(0) if !registration.datagrams => Some(Received::End),
+            Ok(_) => Some(Received::Data(buffer)),
+            Err(libc::ENOBUFS) => None,
+            // Cancelled, to be paused; or because the thread that made the request has ended.
+            Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => None,
+            Err(errno) => Some(Received::Error(io::Error::from_raw_os_error(errno))),
+        };
+        let key = registration.key;
+        registration.served |= received.is_some();
+        if matches!(received, Some(Received::End | Received::Error(_))) {
+            registration.stage = Stage::Over;
+            self.cancelled.extend(more.then_some(token));
+        } else if more {
+            // The request to cancel it came while it was at work.
+            self.cancelled.extend(registration.paused.then_some(token));
+        } else if result == Err(libc::ENOBUFS) {
+            registration.stage = Stage::Starved;
+            let waiting =
+                if registration.served { &mut self.starved } else { &mut self.passed_over };
+            waiting.push_back(token);
+        } else {
+            self.batch(token);
+        }
+        Some((token, ReceiveEvent { token, key, received: received? }))
+    }
+}
+
+impl Source for Receiver {
+    type Item = ReceiveEvent;
+
+    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
+        let ring = self.uring.as_fd();
+        poll_set.add(ring, PollKey::default(), Interest::READABLE, Trigger::Edge)?;
+        self.uring.set_waker(Some(poll_set.waker().clone()));
+        self.queue = Some(poll_set.clone());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<Due> {
+        self.hand_over()?;
+        let some = self.refused.is_some() || self.uring.has_answers()?;
+        Ok(if some { Due::Now } else { Due::OnWake })
+    }
+
+    fn drain(&mut self, sink: &mut impl Sink<ReceiveEvent>) -> io::Result<()> {
+        loop {
+            let next = self.refused.take();
+            let next = next.or_else(|| {
+                loop {
+                    let answer = self.uring.reap()?;
+                    if let Some(event) = self.understand(answer) {
+                        return Some(event);
+                    }
+                }
+            });
+            let Some((token, event)) = next else { return Ok(()) };
+            // Removed while it waited for room.
+            let Some(registration) = self.registrations.get_mut(token) else { continue };
+            if let Err(Full(event)) = sink.push(token, event) {
+                self.refused = Some((token, event));
+                return Ok(());
+            }
+            registration.in_ring += 1;
+        }
+    }
+
+    fn deliver(&mut self, token: Token) -> bool {
+        let Some(registration) = self.registrations.get_mut(token) else { return false };
+        registration.in_ring = registration.in_ring.saturating_sub(1);
+        let held_back = self.refused.as_ref().is_some_and(|(refused, _)| *refused == token);
+        if registration.stage == Stage::Over && registration.in_ring == 0 && !held_back {
+            self.registrations.remove(token);
+        }
+        true
+    }
+
+    /// The registrations end.
+    fn detach(&mut self) {
+        let tokens: Vec<_> = self.registrations.iter().map(|(token, _)| token).collect();
+        for token in tokens {
+            self.unregister(token);
+        }
+        self.refused = None;
+        self.batched.clear();
+        self.starved.clear();
+        self.passed_over.clear();
+        // What it can't hand over now it hands over in the next queue, or when it is dropped.
+        let _ = self.hand_over();
+        self.uring.set_waker(None);
+        self.queue = None;
+    }
+}
+
+/// Receives twice from a pair of sockets by one request: a byte, and the end.
+fn try_out(uring: &mut Uring) -> io::Result<()> {
+    let (here, there) = UnixStream::pair()?;
+    io::Write::write_all(&mut &there, b"x")?;
+    drop(there);
+    // A name that no registration has.
+    uring.push_receive(Token::SOLE.to_bits(), here.as_fd());
+    uring.submit()?;
+    match (uring.answer()?, uring.answer()?) {
+        (Some(byte), Some(end)) if byte.more && *byte.buffer == *b"x" && end.result == Ok(0) => {
+            Ok(())
+        }
+        (Some(Answer { result: Err(errno), .. }), _) => {
+            Err(unable(&io::Error::from_raw_os_error(errno)))
+        }
+        _ => Err(unable(&"a request does not receive more than once")),
+    }
+}
+
+fn unable(reason: &dyn fmt::Display) -> io::Error {
+    let text = format!(
+        "this io_uring can't receive as it should: {reason}; probably a kernel before 6.0: use \
+         `Readiness`"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+fn no_such() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no such registration")
+}

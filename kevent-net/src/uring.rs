@@ -1,0 +1,407 @@
+//! An io_uring that receives: requests that stay (multishot), and the buffers that the kernel fills for
+//! them, which come back to it when they are dropped.
+//!
+//! The ring has neither `DEFER_TASKRUN`, with which its descriptor does not wake epoll, nor
+//! `COOP_TASKRUN`, with which nothing arrives while the thread that made a request computes, though
+//! another one waits for the queue meanwhile.
+//!
+//! # Safety
+//!
+//! The kernel writes to a buffer from the moment at which it is published in the buffer ring until a
+//! completion names it. All buffers and the ring of them are one block of memory, [`Pool`], that stands
+//! as long as there is a [`Buffer`] of it or the io_uring: and that one is dropped only when the last
+//! request has completed, or the block is leaked. A buffer is either published or stands behind one
+//! `Buffer`, so nobody writes to what is read.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use kevent_core::Waker;
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// How many requests one call hands over.
+const BATCH: u32 = 256;
+
+/// The kernel's name for the ring of buffers. An io_uring of ours has one.
+const GROUP: u16 = 0;
+
+/// Where the ring of buffers begins: at a page, of whatever size.
+const ALIGN: usize = 65_536;
+
+/// How long a ring that is dropped waits for the kernel to let go of the buffers.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The name of requests that are no registration's. Tokens are never that high.
+const NOBODY: u64 = u64::MAX;
+
+/// Buffers, and the ring in which those lie that the kernel may fill.
+struct Pool {
+    block: NonNull<u8>,
+    layout: Layout,
+    /// How many; a power of two.
+    count: u16,
+    size: u32,
+    published: Mutex<Published>,
+}
+
+/// What of the pool the kernel may fill.
+struct Published {
+    /// Where the next buffer goes in the ring, modulo its size. The kernel reads on up to here.
+    tail: u16,
+    /// Buffers that are not in the program's hands.
+    free: usize,
+    /// Somebody waits for a buffer, behind this queue.
+    awaited: bool,
+    waker: Option<Waker>,
+}
+
+// SAFETY: the block is owned, and written to under the lock, or by the kernel.
+unsafe impl Send for Pool {}
+// SAFETY: as above; and a buffer is read through the one `Buffer` that stands for it.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    fn new(count: u16, size: u32) -> io::Result<Pool> {
+        let ring = usize::from(count) * size_of::<BufRingEntry>();
+        let bytes = (size as usize).checked_mul(count.into()).and_then(|n| n.checked_add(ring));
+        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, ALIGN).ok());
+        let layout = layout.ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: the layout is not empty: neither `count` nor `size` is zero, says the caller.
+        let block = NonNull::new(unsafe { alloc_zeroed(layout) });
+        let block = block.ok_or(io::ErrorKind::OutOfMemory)?;
+        let published = Mutex::new(Published { tail: 0, free: 0, awaited: false, waker: None });
+        Ok(Pool { block, layout, count, size, published })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Published> {
+        // No caller panics while it holds the lock.
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) -> *mut BufRingEntry {
+        self.block.as_ptr().cast()
+    }
+
+    fn data(&self, id: u16) -> *mut u8 {
+        let ring = usize::from(self.count) * size_of::<BufRingEntry>();
+        let offset = ring + usize::from(id) * self.size as usize;
+        // SAFETY: `id` is below `count`, as whoever has one knows, so this is within the block.
+        unsafe { self.block.as_ptr().add(offset) }
+    }
+
+    /// Gives buffer `id` to the kernel.
+    fn publish(&self, id: u16) {
+        let mut published = self.lock();
+        let at = usize::from(published.tail & (self.count - 1));
+        // SAFETY: `at` is below `count`, so this is within the ring.
+        let entry = unsafe { self.ring().add(at) };
+        // SAFETY: the kernel reads an entry only after the tail has passed it, and there are as many
+        // entries as buffers: so it is done with this one. Zeroes are an entry, too.
+        let entry = unsafe { &mut *entry };
+        entry.set_addr(self.data(id) as u64);
+        entry.set_len(self.size);
+        entry.set_bid(id);
+        published.tail = published.tail.wrapping_add(1);
+        // SAFETY: the ring begins with an entry.
+        let tail = unsafe { BufRingEntry::tail(self.ring()) };
+        // SAFETY: the tail is two aligned bytes of the block, which the kernel reads, and only these
+        // lines write. It lies in the part of the first entry that is nobody else's.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(published.tail, Ordering::Release);
+        published.free += 1;
+        let awaited = std::mem::take(&mut published.awaited);
+        let waker = if awaited { published.waker.clone() } else { None };
+        drop(published);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated with this layout, and nobody has it any more: see the top.
+        unsafe { dealloc(self.block.as_ptr(), self.layout) };
+    }
+}
+
+/// What was received, in one of the source's buffers. It goes back to the source when it is dropped,
+/// on whatever thread: so drop it, or copy from it, rather than keeping it.
+///
+/// ```
+/// # fn shout(buffer: &kevent_net::Buffer) -> Vec<u8> {
+/// buffer.to_ascii_uppercase() // It is a slice.
+/// # }
+/// ```
+pub struct Buffer {
+    pool: Arc<Pool>,
+    /// Which of the pool's; none if there was nothing to receive but that there is nothing.
+    id: Option<u16>,
+    len: u32,
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let Some(id) = self.id else { return &[] };
+        // SAFETY: the buffer is this one's, of which the kernel has filled `len` bytes, and it is not
+        // published before this is dropped.
+        unsafe { std::slice::from_raw_parts(self.pool.data(id), self.len as usize) }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.pool.publish(id);
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// What the kernel says of a request.
+pub(crate) struct Answer {
+    pub(crate) name: u64,
+    /// How many bytes were received, or an error number.
+    pub(crate) result: Result<u32, i32>,
+    pub(crate) buffer: Buffer,
+    /// The request stands, and will say more.
+    pub(crate) more: bool,
+}
+
+/// An io_uring for requests that receive.
+pub(crate) struct Uring {
+    ring: IoUring,
+    pool: Arc<Pool>,
+    /// Requests of which more will be said.
+    standing: usize,
+    /// The process that made it.
+    process: u32,
+}
+
+impl Uring {
+    /// A ring with `count` buffers, a power of two up to 32,768, of `size` bytes.
+    pub(crate) fn new(count: u16, size: u32) -> io::Result<Uring> {
+        let completions = 2 * u32::from(count).max(BATCH);
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(completions);
+        let ring = builder.build(BATCH).map_err(|e| refused("io_uring_setup", &e))?;
+        let pool = Arc::new(Pool::new(count, size)?);
+        // SAFETY: the address is that of `count` entries, on a page, and they stand as long as the
+        // ring: see the top.
+        let registered = unsafe {
+            let submitter = ring.submitter();
+            submitter.register_buf_ring_with_flags(pool.ring() as u64, count, GROUP, 0)
+        };
+        registered.map_err(|e| refused("io_uring_register", &e))?;
+        (0..count).for_each(|id| pool.publish(id));
+        Ok(Uring { ring, pool, standing: 0, process: std::process::id() })
+    }
+
+    /// Who is woken when a buffer comes back that is waited for.
+    pub(crate) fn set_waker(&self, waker: Option<Waker>) {
+        self.pool.lock().waker = waker;
+    }
+
+    /// For how many of `wanted` requests there is a buffer. If that is not all of them, the queue is
+    /// woken when one comes back.
+    pub(crate) fn ration(&self, wanted: usize) -> usize {
+        let mut published = self.pool.lock();
+        published.awaited = published.free < wanted;
+        published.free.min(wanted)
+    }
+
+    /// Puts a request down that receives from `socket` until it is cancelled. `false` when the batch is
+    /// full.
+    pub(crate) fn push_receive(&mut self, name: u64, socket: BorrowedFd<'_>) -> bool {
+        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build();
+        let pushed = self.push(&entry.user_data(name));
+        self.standing += usize::from(pushed);
+        pushed
+    }
+
+    /// Puts down that the request `name` is to be cancelled, which says so itself. `false` when the
+    /// batch is full.
+    pub(crate) fn push_cancel(&mut self, name: u64) -> bool {
+        let entry = opcode::AsyncCancel::new(name).build().user_data(NOBODY);
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS))
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: the entry points to no memory. What it receives goes to the buffers: see the top.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// Hands over what was put down, in one call, or none if that is nothing. What the kernel does not
+    /// take now is handed over with the next.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses for good.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        if self.is_submitted() {
+            return Ok(());
+        }
+        self.enter()
+    }
+
+    /// Whether the kernel has taken all that was put down.
+    pub(crate) fn is_submitted(&mut self) -> bool {
+        self.ring.submission().is_empty()
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        match self.ring.submit() {
+            Ok(_) => Ok(()),
+            Err(e) => match e.raw_os_error() {
+                // Short of memory, or of room for completions: when those were taken.
+                Some(libc::EAGAIN | libc::EBUSY | libc::EINTR) => Ok(()),
+                _ => Err(refused("io_uring_enter", &e)),
+            },
+        }
+    }
+
+    /// Whether there are answers. Makes no system call, unless the kernel has more of them than there
+    /// was room for.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Uring::submit).
+    pub(crate) fn has_answers(&mut self) -> io::Result<bool> {
+        if self.ring.completion().is_empty() && self.ring.submission().cq_overflow() {
+            self.enter()?;
+        }
+        Ok(!self.ring.completion().is_empty())
+    }
+
+    /// The next answer, if there is one.
+    pub(crate) fn reap(&mut self) -> Option<Answer> {
+        loop {
+            let entry = self.ring.completion().next()?;
+            let (name, flags) = (entry.user_data(), entry.flags());
+            if name == NOBODY {
+                continue;
+            }
+            let more = cqueue::more(flags);
+            self.standing -= usize::from(!more && self.standing > 0);
+            let result = u32::try_from(entry.result()).map_err(|_| entry.result().saturating_neg());
+            let id = cqueue::buffer_select(flags).filter(|id| *id < self.pool.count);
+            let len = result.unwrap_or(0).min(self.pool.size);
+            if id.is_some() {
+                let mut published = self.pool.lock();
+                published.free = published.free.saturating_sub(1);
+            }
+            let buffer = Buffer { pool: Arc::clone(&self.pool), id, len };
+            return Some(Answer { name, result, buffer, more });
+        }
+    }
+
+    /// The next answer, which may take a moment; none if there is nothing to come.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Uring::submit).
+    pub(crate) fn answer(&mut self) -> io::Result<Option<Answer>> {
+        let deadline = Instant::now() + FAREWELL;
+        while !self.has_answers()? && self.standing > 0 && Instant::now() < deadline {
+            self.pause();
+        }
+        Ok(self.reap())
+    }
+
+    /// Waits a little for an answer.
+    fn pause(&self) {
+        let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+        let _ = poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&limit));
+    }
+
+    /// Ends every request that the kernel has, and throws away what it says of them.
+    fn end(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        let mut asked = self.submit().is_ok();
+        while asked && self.standing > 0 && Instant::now() < deadline {
+            let submitter = self.ring.submitter();
+            let limit = Timespec::from(FAREWELL);
+            match submitter.register_sync_cancel(Some(limit), CancelBuilder::any()) {
+                Ok(()) => {}
+                Err(e) => asked = e.raw_os_error() == Some(libc::ENOENT),
+            }
+            while self.reap().is_some() {}
+            if self.standing > 0 {
+                // They say that they have ended when the thread that made them gets to it.
+                let _ = self.enter();
+                self.pause();
+            }
+        }
+    }
+}
+
+impl AsFd for Uring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring is open as long as it is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // A forked child drops its copy: the ring, and what is on it, is still its parent's. The memory
+        // is the child's own.
+        if std::process::id() != self.process {
+            return;
+        }
+        self.end();
+        if self.standing > 0 {
+            std::mem::forget(Arc::clone(&self.pool));
+        }
+    }
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring")
+            .field("fd", &self.as_fd())
+            .field("standing", &self.standing)
+            .field("free", &self.pool.lock().free)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Says what can be done about what the kernel refused.
+fn refused(call: &str, error: &io::Error) -> io::Error {
+    let text = match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+            return io::Error::new(error.kind(), format!("{call}: {error}"));
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "a seccomp filter, as containers have one, or sysctl kernel.io_uring_disabled"
+        }
+        _ => "a kernel before 6.0, or a seccomp filter",
+    };
+    let text =
+        format!("{call}: {error}; probably {text}: use `Readiness`, which needs no io_uring");
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
