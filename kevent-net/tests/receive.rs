@@ -291,10 +291,10 @@ fn buffer_that_comes_back_on_another_thread_wakes_the_queue() {
             drop(event);
         }
     });
-    for n in 0..500_u32 {
+    for n in 0..200_u32 {
         there.write_all(&n.to_ne_bytes()).unwrap();
     }
-    for n in 0..500_u32 {
+    for n in 0..200_u32 {
         let event = bench.event();
         let Received::Data(data) = &event.received else { panic!("no data") };
         assert_eq!(**data, n.to_ne_bytes());
