@@ -1,9 +1,11 @@
 //! An io_uring that receives: requests that stay (multishot), and the buffers that the kernel fills for
 //! them, which come back to it when they are dropped.
 //!
-//! The ring has neither `DEFER_TASKRUN`, with which its descriptor does not wake epoll, nor
-//! `COOP_TASKRUN`, with which nothing arrives while the thread that made a request computes, though
-//! another one waits for the queue meanwhile.
+//! There are two kinds. One for [`Threads::Any`] receives whenever something comes in, by interrupting the
+//! thread that made the request. (Not with `COOP_TASKRUN`: nothing would arrive while that thread
+//! computes, though another one waits for the queue meanwhile.) One for [`Threads::One`] receives when
+//! the thread that owns it asks for all that came in: `DEFER_TASKRUN`, at less than half the cost. Its
+//! own descriptor does not wake epoll, but an eventfd that is registered with it does.
 //!
 //! # Safety
 //!
@@ -19,7 +21,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use kevent_core::Waker;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 /// How many requests one call hands over.
 const BATCH: u32 = 256;
@@ -192,9 +194,22 @@ pub(crate) struct Answer {
     pub(crate) more: bool,
 }
 
+/// Who uses a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// Whatever thread has the source.
+    Any,
+    /// The thread that is the first to hand something over, and no other.
+    One,
+}
+
 /// An io_uring for requests that receive.
 pub(crate) struct Uring {
     ring: IoUring,
+    /// Rings when there is something to ask for, if the ring's own descriptor does not.
+    bell: Option<OwnedFd>,
+    /// Nothing was handed over yet, so that no thread owns it.
+    unowned: bool,
     pool: Arc<Pool>,
     /// Requests of which more will be said.
     standing: usize,
@@ -204,11 +219,24 @@ pub(crate) struct Uring {
 
 impl Uring {
     /// A ring with `count` buffers, a power of two up to 32,768, of `size` bytes.
-    pub(crate) fn new(count: u16, size: u32) -> io::Result<Uring> {
+    pub(crate) fn new(threads: Threads, count: u16, size: u32) -> io::Result<Uring> {
         let completions = 2 * u32::from(count).max(BATCH);
         let mut builder = IoUring::builder();
         builder.setup_clamp().setup_cqsize(completions);
+        if threads == Threads::One {
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+            // It belongs to the thread that enables it.
+            builder.setup_r_disabled();
+        }
         let ring = builder.build(BATCH).map_err(|e| refused("io_uring_setup", &e))?;
+        let bell = match threads {
+            Threads::Any => None,
+            Threads::One => Some(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
+        };
+        if let Some(bell) = &bell {
+            let registered = ring.submitter().register_eventfd(bell.as_raw_fd());
+            registered.map_err(|e| refused("io_uring_register", &e))?;
+        }
         let pool = Arc::new(Pool::new(count, size)?);
         // SAFETY: the address is that of `count` entries, on a page, and they stand as long as the
         // ring: see the top.
@@ -218,7 +246,8 @@ impl Uring {
         };
         registered.map_err(|e| refused("io_uring_register", &e))?;
         (0..count).for_each(|id| pool.publish(id));
-        Ok(Uring { ring, pool, standing: 0, process: std::process::id() })
+        let (unowned, process) = (threads == Threads::One, std::process::id());
+        Ok(Uring { ring, bell, unowned, pool, standing: 0, process })
     }
 
     /// Who is woken when a buffer comes back that is waited for.
@@ -274,6 +303,11 @@ impl Uring {
     }
 
     fn enter(&mut self) -> io::Result<()> {
+        if self.unowned {
+            let enabled = self.ring.submitter().register_enable_rings();
+            enabled.map_err(|e| refused("io_uring_register", &e))?;
+            self.unowned = false;
+        }
         match self.ring.submit() {
             Ok(_) => Ok(()),
             Err(e) => match e.raw_os_error() {
@@ -284,20 +318,26 @@ impl Uring {
         }
     }
 
-    /// Whether there are answers. Makes no system call, unless the kernel has more of them than there
-    /// was room for.
+    /// Whether there are answers. Makes no system call, unless the kernel says that it has some which it
+    /// has to be asked for: because there was no room, or because the ring belongs to one thread.
     ///
     /// # Errors
     ///
     /// As [`submit`](Uring::submit).
     pub(crate) fn has_answers(&mut self) -> io::Result<bool> {
-        if self.ring.completion().is_empty() && self.ring.submission().cq_overflow() {
-            self.enter()?;
+        if !self.ring.completion().is_empty() {
+            return Ok(true);
         }
+        let submissions = self.ring.submission();
+        if !submissions.cq_overflow() && !submissions.taskrun() {
+            return Ok(false);
+        }
+        drop(submissions);
+        self.enter()?;
         Ok(!self.ring.completion().is_empty())
     }
 
-    /// The next answer, if there is one.
+    /// The next answer, if there is one in memory.
     pub(crate) fn reap(&mut self) -> Option<Answer> {
         loop {
             let entry = self.ring.completion().next()?;
@@ -359,8 +399,12 @@ impl Uring {
     }
 }
 
+/// What gets readable when there are answers, or some to ask for: edge-triggered, and never read.
 impl AsFd for Uring {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        if let Some(bell) = &self.bell {
+            return bell.as_fd();
+        }
         // SAFETY: the ring is open as long as it is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
@@ -399,7 +443,12 @@ fn refused(call: &str, error: &io::Error) -> io::Error {
         Some(libc::EPERM | libc::EACCES) => {
             "a seccomp filter, as containers have one, or sysctl kernel.io_uring_disabled"
         }
-        _ => "a kernel before 6.0, or a seccomp filter",
+        Some(libc::EEXIST) => {
+            let text = "this receiver belongs to the thread that waited first: let only that one wait, \
+                        or make one for any thread";
+            return io::Error::new(io::ErrorKind::PermissionDenied, text);
+        }
+        _ => "a kernel before 6.1, or a seccomp filter",
     };
     let text =
         format!("{call}: {error}; probably {text}: use `Readiness`, which needs no io_uring");
