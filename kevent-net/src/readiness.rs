@@ -280,11 +280,26 @@ impl Readiness {
         Ok(())
     }
 
-    /// The descriptor of `token` is ready, say the kernel's set or poll(2).
-    fn tell(&mut self, token: Token, ready: Ready) {
-        let shared = self.registrations.is_shared(token);
-        let Some(registration) = self.registrations.get_mut(token) else { return };
-        let heard = registration.hear(ready, shared);
+    /// What follows from the delivery of an event.
+    fn go_on(&mut self, token: Token, next: Next) {
+        match next {
+            Next::Rest => {}
+            Next::Push => {
+                if self.registrations.get_mut(token).is_some_and(Registration::enlist) {
+                    self.told.push_back(token);
+                }
+            }
+            Next::Listen => self.unmute.push(token),
+            Next::End => drop(self.registrations.remove(token)),
+        }
+    }
+
+    /// The descriptor of `token` is ready, say the kernel's set or poll(2). Names the next of those that
+    /// share it.
+    fn tell(&mut self, token: Token, ready: Ready) -> Option<Token> {
+        let registration = self.registrations.get_mut(token)?;
+        let next = registration.next;
+        let heard = registration.hear(ready, next != token);
         if registration.enlist() {
             self.told.push_back(token);
         }
@@ -295,6 +310,7 @@ impl Readiness {
             Heard::Repeated => self.registrations.set_watch(token, Watch::Muted).is_err(),
         };
         self.strays += u64::from(stray);
+        Some(next)
     }
 }
 
@@ -312,12 +328,8 @@ impl Source for Readiness {
             return;
         };
         let mut token = first;
-        while let Some(next) = self.registrations.get_mut(token).map(|r| r.next) {
-            self.tell(token, ready);
+        while let Some(next) = self.tell(token, ready).filter(|next| *next != first) {
             token = next;
-            if token == first {
-                break;
-            }
         }
     }
 
@@ -348,19 +360,14 @@ impl Source for Readiness {
     fn deliver(&mut self, token: Token) -> bool {
         let Some(registration) = self.registrations.get_mut(token) else { return false };
         let Some(told) = registration.claim() else { return false };
-        let registration = *registration;
-        let holds = !registration.recheck || self.registrations.still_holds(&registration, told);
-        let next = self.registrations.get_mut(token).map(|r| r.delivered(holds));
-        match next.unwrap_or(Next::Rest) {
-            Next::Rest => {}
-            Next::Push => {
-                if self.registrations.get_mut(token).is_some_and(Registration::enlist) {
-                    self.told.push_back(token);
-                }
-            }
-            Next::Listen => self.unmute.push(token),
-            Next::End => drop(self.registrations.remove(token)),
+        if !registration.recheck {
+            let next = registration.delivered(true);
+            self.go_on(token, next);
+            return true;
         }
+        let holds = self.registrations.still_holds(token, told);
+        let next = self.registrations.get_mut(token).map(|r| r.delivered(holds));
+        next.into_iter().for_each(|next| self.go_on(token, next));
         holds
     }
 

@@ -492,6 +492,13 @@ impl Source for Receiver {
     }
 }
 
+impl Drop for Receiver {
+    /// Cancels the requests by their names. For whoever ends them without, each is a search.
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
 /// Receives twice from a pair of sockets by one request: a byte, and the end.
 fn try_out(uring: &mut Uring) -> io::Result<()> {
     let (here, there) = UnixStream::pair()?;

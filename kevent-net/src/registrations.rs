@@ -166,12 +166,13 @@ impl Registrations {
         Ok(ready)
     }
 
-    /// Whether any of `told` still holds for `registration`'s descriptor; also if that can't be found
-    /// out.
-    pub(crate) fn still_holds(&self, registration: &Registration, told: Ready) -> bool {
-        let Some(poll_set) = &self.poll_set else { return true };
-        let now = poll_set.ready_raw(registration.fd, registration.interest);
-        now.map_or(true, |now| told.bits() & now.bits() != 0)
+    /// Whether any of `told` still holds for the descriptor of `token`; also if that can't be found out.
+    pub(crate) fn still_holds(&self, token: Token, told: Ready) -> bool {
+        let asked = self.poll_set.as_ref().zip(self.table.get(token));
+        let now = asked.map(|(poll_set, registration)| {
+            poll_set.ready_raw(registration.fd, registration.interest)
+        });
+        !matches!(now, Some(Ok(now)) if told.bits() & now.bits() == 0)
     }
 
     /// Ends a registration. What it shared an entry with hears on.
@@ -202,7 +203,7 @@ impl Registrations {
     }
 
     /// Those that share the entry of `token`, beginning with itself.
-    pub(crate) fn sharing(&self, token: Token) -> impl Iterator<Item = Token> {
+    fn sharing(&self, token: Token) -> impl Iterator<Item = Token> {
         let next = move |at: &Token| Some(self.table.get(*at)?.next).filter(|next| *next != token);
         iter::successors(self.table.get(token).map(|_| token), next)
     }

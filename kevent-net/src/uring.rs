@@ -41,6 +41,9 @@ const GROUP: u16 = 0;
 /// Where the ring of buffers begins: at a page, of whatever size.
 const ALIGN: usize = 65_536;
 
+/// What a processor caches at a time, mostly.
+const LINE: usize = 64;
+
 /// How long a ring that is dropped waits for the kernel to let go of the buffers.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,9 @@ struct Pool {
     /// How many; a power of two.
     count: u16,
     size: u32,
+    /// How far apart they are: an odd number of cache lines, so that their beginnings, which are what is
+    /// used of them mostly, do not all compete for the same few places in the cache.
+    stride: usize,
     published: Mutex<Published>,
 }
 
@@ -76,14 +82,15 @@ unsafe impl Sync for Pool {}
 impl Pool {
     fn new(count: u16, size: u32) -> io::Result<Pool> {
         let ring = usize::from(count) * size_of::<BufRingEntry>();
-        let bytes = (size as usize).checked_mul(count.into()).and_then(|n| n.checked_add(ring));
+        let stride = ((size as usize).div_ceil(LINE) | 1) * LINE;
+        let bytes = stride.checked_mul(count.into()).and_then(|n| n.checked_add(ring));
         let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, ALIGN).ok());
         let layout = layout.ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: the layout is not empty: neither `count` nor `size` is zero, says the caller.
         let block = NonNull::new(unsafe { alloc_zeroed(layout) });
         let block = block.ok_or(io::ErrorKind::OutOfMemory)?;
         let published = Mutex::new(Published { tail: 0, free: 0, awaited: false, waker: None });
-        Ok(Pool { block, layout, count, size, published })
+        Ok(Pool { block, layout, count, size, stride, published })
     }
 
     fn lock(&self) -> MutexGuard<'_, Published> {
@@ -97,7 +104,7 @@ impl Pool {
 
     fn data(&self, id: u16) -> *mut u8 {
         let ring = usize::from(self.count) * size_of::<BufRingEntry>();
-        let offset = ring + usize::from(id) * self.size as usize;
+        let offset = ring + usize::from(id) * self.stride;
         // SAFETY: `id` is below `count`, as whoever has one knows, so this is within the block.
         unsafe { self.block.as_ptr().add(offset) }
     }
@@ -381,18 +388,18 @@ impl Uring {
     /// Ends every request that the kernel has, and throws away what it says of them.
     fn end(&mut self) {
         let deadline = Instant::now() + FAREWELL;
-        let mut asked = self.submit().is_ok();
-        while asked && self.standing > 0 && Instant::now() < deadline {
-            let submitter = self.ring.submitter();
-            let limit = Timespec::from(FAREWELL);
-            match submitter.register_sync_cancel(Some(limit), CancelBuilder::any()) {
-                Ok(()) => {}
-                Err(e) => asked = e.raw_os_error() == Some(libc::ENOENT),
+        let mut asked = false;
+        while self.standing > 0 && Instant::now() < deadline {
+            // They say that they have ended when the thread that made them gets to it.
+            if self.enter().is_err() {
+                return;
             }
             while self.reap().is_some() {}
-            if self.standing > 0 {
-                // They say that they have ended when the thread that made them gets to it.
-                let _ = self.enter();
+            if self.standing > 0 && !asked {
+                asked = true;
+                let limit = Some(Timespec::from(FAREWELL));
+                let _ = self.ring.submitter().register_sync_cancel(limit, CancelBuilder::any());
+            } else if self.standing > 0 {
                 self.pause();
             }
         }
