@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::receiving::{Bench, datagrams, receiver, streams};
+use common::receiving::{Bench, all, datagrams, each, for_one_thread, receiver, streams};
 use common::{sys, tcp_pair};
 use kevent_core::testing::Contract;
 use kevent_core::{Queue, Token, Wait};
@@ -19,8 +19,7 @@ use kevent_net::{Buffer, ReceiveEvent, Received, Receiver};
 
 #[test]
 fn data_come_with_their_key_as_often_as_they_are_sent() {
-    for mut pair in streams().into_iter().chain(datagrams()) {
-        let Some(mut bench) = Bench::new() else { return };
+    for (mut bench, mut pair) in each((64, 64, 4096), all) {
         let token = bench.register(&pair.here, 7);
         bench.sleeps();
         for text in ["one", "two", "three"] {
@@ -37,8 +36,7 @@ fn data_come_with_their_key_as_often_as_they_are_sent() {
 
 #[test]
 fn what_was_there_before_comes_too() {
-    for mut pair in streams().into_iter().chain(datagrams()) {
-        let Some(mut bench) = Bench::new() else { return };
+    for (mut bench, mut pair) in each((64, 64, 4096), all) {
         pair.there.write_all(b"early").unwrap();
         bench.register(&pair.here, 1);
         assert_eq!(bench.data(), b"early", "{}", pair.kind);
@@ -47,8 +45,7 @@ fn what_was_there_before_comes_too() {
 
 #[test]
 fn long_stream_comes_in_order_through_few_small_buffers_and_a_small_ring() {
-    for mut pair in streams() {
-        let Some(mut bench) = Bench::with(2, 4, 100) else { return };
+    for (mut bench, mut pair) in each((2, 4, 100), streams) {
         bench.register(&pair.here, 1);
         let sent: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
         let expected = sent.clone();
@@ -62,8 +59,7 @@ fn long_stream_comes_in_order_through_few_small_buffers_and_a_small_ring() {
 
 #[test]
 fn end_of_the_stream_comes_after_the_data_and_ends_the_registration() {
-    for mut pair in streams() {
-        let Some(mut bench) = Bench::new() else { return };
+    for (mut bench, mut pair) in each((64, 64, 4096), streams) {
         let token = bench.register(&pair.here, 1);
         pair.there.write_all(b"last").unwrap();
         drop(pair.there);
@@ -78,8 +74,7 @@ fn end_of_the_stream_comes_after_the_data_and_ends_the_registration() {
 
 #[test]
 fn datagram_is_one_event_also_an_empty_one_and_one_that_is_cut_off() {
-    for mut pair in datagrams() {
-        let Some(mut bench) = Bench::with(64, 16, 8) else { return };
+    for (mut bench, mut pair) in each((64, 16, 8), datagrams) {
         bench.register(&pair.here, 1);
         for datagram in [&b"one"[..], b"", b"three", b"", b"", b"twelve bytes", b"eight by"] {
             pair.there.write_all(datagram).unwrap();
@@ -171,8 +166,7 @@ fn io_uring_that_is_refused_later_is_an_error_of_the_source() {
 
 #[test]
 fn unregistered_socket_is_silent_also_with_events_in_the_ring() {
-    for mut pair in streams().into_iter().chain(datagrams()) {
-        let Some(mut bench) = Bench::new() else { return };
+    for (mut bench, mut pair) in each((64, 64, 4096), all) {
         let token = bench.register(&pair.here, 1);
         bench.sleeps();
         pair.there.write_all(b"in the ring").unwrap();
@@ -207,8 +201,7 @@ fn socket_is_closed_when_both_have_let_go_of_it() {
 
 #[test]
 fn paused_socket_keeps_its_data_until_it_is_resumed() {
-    for mut pair in streams().into_iter().chain(datagrams()) {
-        let Some(mut bench) = Bench::new() else { return };
+    for (mut bench, mut pair) in each((64, 64, 4096), all) {
         let token = bench.register(&pair.here, 1);
         pair.there.write_all(b"before").unwrap();
         assert_eq!(bench.queue.wait(common::PATIENCE).unwrap(), 1);
@@ -256,8 +249,7 @@ fn without_buffers_data_stay_in_the_socket_and_come_when_one_is_back() {
 
 #[test]
 fn peer_is_held_up_while_the_buffers_are_kept() {
-    for pair in streams() {
-        let Some(mut bench) = Bench::with(64, 4, 16) else { return };
+    for (mut bench, pair) in each((64, 4, 16), streams) {
         bench.register(&pair.here, 1);
         let mut there = TcpStream::from(std::os::fd::OwnedFd::from(pair.there));
         there.set_nonblocking(true).unwrap();
@@ -328,7 +320,7 @@ fn sockets_without_buffers_take_turns() {
 #[test]
 fn thread_that_made_the_requests_may_end() {
     let Some(mut bench) = Bench::new() else { return };
-    let mut pairs: Vec<_> = streams().into_iter().chain(datagrams()).collect();
+    let mut pairs = all();
     for (pair, key) in pairs.iter().zip(0..) {
         bench.register(&pair.here, key);
     }
@@ -424,13 +416,12 @@ fn queue_descriptor_is_readable_when_data_come_and_when_a_buffer_is_back() {
 }
 
 /// Each event is a datagram of one socket.
-#[test]
-fn receiver_keeps_the_contract() {
-    if receiver(1, 1).is_none() {
+fn check(make: fn(usize, usize) -> Option<Receiver>) {
+    if make(1, 1).is_none() {
         return;
     }
     type Driver = Option<(Token, UdpSocket)>;
-    Contract::new(|| (receiver(64, 16).unwrap(), Driver::None))
+    Contract::new(move || (make(64, 16).unwrap(), Driver::None))
         .provoke(|source, driver, count| {
             let (_, there) = driver.get_or_insert_with(|| {
                 let here = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -444,6 +435,54 @@ fn receiver_keeps_the_contract() {
             assert!(source.unregister(driver.take().unwrap().0));
         })
         .check();
+}
+
+#[test]
+fn receiver_keeps_the_contract() {
+    check(receiver);
+}
+
+#[test]
+fn receiver_for_one_thread_keeps_the_contract() {
+    check(for_one_thread);
+}
+
+#[test]
+fn receiver_for_one_thread_wakes_a_queue_that_sleeps() {
+    let Some(mut bench) = Bench::of(64, for_one_thread(4, 4)) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    bench.register(&Arc::new(here), 1);
+    bench.sleeps();
+    for n in 0..100_u32 {
+        let writer = std::thread::spawn(move || {
+            // So that the queue is asleep, mostly; right in any case.
+            (0..n % 4).for_each(|_| std::thread::yield_now());
+            there.write_all(&n.to_ne_bytes()).unwrap();
+            there
+        });
+        assert_eq!(bench.data(), n.to_ne_bytes());
+        there = writer.join().unwrap();
+    }
+}
+
+#[test]
+fn receiver_for_one_thread_says_so_to_another() {
+    let Some(mut bench) = Bench::of(64, for_one_thread(4, 4)) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    bench.register(&Arc::new(here), 1);
+    // Made and registered with here, it belongs to the thread that waits.
+    let waits = std::thread::spawn(move || {
+        there.write_all(b"x").unwrap();
+        assert_eq!(bench.data(), b"x");
+        there.write_all(b"y").unwrap();
+        (bench, there)
+    });
+    let (mut bench, _there) = waits.join().unwrap();
+    let (other, _other_peer) = UnixStream::pair().unwrap();
+    bench.register(&Arc::new(other), 2);
+    let error = bench.queue.wait(Wait::poll()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("thread that waited first"), "{error}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 
-use common::receiving::{Bench, receiver};
+use common::receiving::{Bench, for_one_thread, receiver};
 use kevent_core::{Token, Wait};
 use kevent_net::{Buffer, Received};
 use proptest::prelude::*;
@@ -203,11 +203,10 @@ proptest! {
         steps in steps(),
         ring in 1_usize..6,
         buffers in 1_usize..5,
+        one_thread in any::<bool>(),
     ) {
-        if receiver(1, 1).is_none() {
-            return Ok(());
-        }
-        let bench = Bench::with(ring, buffers, 16).unwrap();
+        let make = if one_thread { for_one_thread } else { receiver };
+        let Some(bench) = Bench::of(ring, make(buffers, 16)) else { return Ok(()) };
         let models = (0..SOCKETS).map(Model::new).collect();
         let mut world = World { bench, models, kept: VecDeque::new() };
         for step in steps {

@@ -12,10 +12,22 @@ use kevent_net::{Buffer, ReceiveEvent, Received, Receiver};
 
 use super::{PATIENCE, tcp_pair};
 
-/// A receiver, unless there can be none here.
+/// A receiver for any thread, unless there can be none here.
 pub fn receiver(buffers: usize, size: usize) -> Option<Receiver> {
-    let number = |n| NonZeroUsize::new(n).unwrap();
-    match Receiver::with_buffers(number(buffers), number(size)) {
+    unless_unsupported(Receiver::with_buffers(number(buffers), number(size)))
+}
+
+/// A receiver for the thread that waits first, unless there can be none here.
+pub fn for_one_thread(buffers: usize, size: usize) -> Option<Receiver> {
+    unless_unsupported(Receiver::for_one_thread(number(buffers), number(size)))
+}
+
+fn number(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap()
+}
+
+fn unless_unsupported(receiver: std::io::Result<Receiver>) -> Option<Receiver> {
+    match receiver {
         Ok(receiver) => Some(receiver),
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             println!("skipped: {error}");
@@ -37,9 +49,12 @@ impl Bench {
     }
 
     pub fn with(ring: usize, buffers: usize, size: usize) -> Option<Bench> {
-        let receiver = receiver(buffers, size)?;
-        let mut queue = Queue::with_capacity(NonZeroUsize::new(ring).unwrap()).unwrap();
-        let id = queue.attach(receiver, |event| event).unwrap();
+        Bench::of(ring, receiver(buffers, size))
+    }
+
+    pub fn of(ring: usize, receiver: Option<Receiver>) -> Option<Bench> {
+        let mut queue = Queue::with_capacity(number(ring)).unwrap();
+        let id = queue.attach(receiver?, |event| event).unwrap();
         Some(Bench { queue, id })
     }
 
@@ -119,4 +134,19 @@ pub fn datagrams() -> [Pair; 2] {
     let d = UdpSocket::bind("127.0.0.1:0").unwrap();
     d.connect(c.local_addr().unwrap()).unwrap();
     [Pair::of("Unix datagram", a, b), Pair::of("UDP", c, d)]
+}
+
+pub fn all() -> Vec<Pair> {
+    streams().into_iter().chain(datagrams()).collect()
+}
+
+/// Each pair with a bench of its own, for both kinds of receivers: what the ring holds, how many
+/// buffers, and their size.
+pub fn each<P: IntoIterator<Item = Pair>>(
+    (ring, buffers, size): (usize, usize, usize),
+    pairs: fn() -> P,
+) -> impl Iterator<Item = (Bench, Pair)> {
+    let kinds: [fn(usize, usize) -> Option<Receiver>; 2] = [receiver, for_one_thread];
+    let pairs = kinds.into_iter().flat_map(move |make| pairs().into_iter().map(move |p| (make, p)));
+    pairs.filter_map(move |(make, pair)| Some((Bench::of(ring, make(buffers, size))?, pair)))
 }
