@@ -162,6 +162,39 @@ impl Way for ByReceiver {
     }
 }
 
+/// Nanoseconds for registering a socket and unregistering it again: by hand, and with `Readiness`.
+fn measure_registering(pairs: &Pairs, span: Duration) -> io::Result<[f64; 2]> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+    let by_hand = repeat(span, pairs.here.len(), || {
+        for (here, which) in pairs.here.iter().zip(0..) {
+            epoll::add(&epoll, here, epoll::EventData::new_u64(which), flags)?;
+        }
+        pairs.here.iter().try_for_each(|here| Ok(epoll::delete(&epoll, here)?))
+    })?;
+    let mut queue: Queue<ReadyEvent> = Queue::new()?;
+    let id = queue.attach(Readiness::new(), |event| event)?;
+    let mut tokens = Vec::with_capacity(pairs.here.len());
+    let readiness = repeat(span, pairs.here.len(), || {
+        for (here, which) in pairs.here.iter().zip(0..) {
+            tokens.push(queue[id].register(&**here, Interest::READABLE, Mode::Edge, which)?);
+        }
+        tokens.drain(..).for_each(|token| assert!(queue[id].unregister(token)));
+        Ok(())
+    })?;
+    Ok([by_hand, readiness])
+}
+
+/// Nanoseconds for each of the `many` things that `act` does each time.
+fn repeat(span: Duration, many: usize, mut act: impl FnMut() -> io::Result<()>) -> io::Result<f64> {
+    let (begun, before, mut times) = (Instant::now(), processor_time(), 0);
+    while begun.elapsed() < span {
+        act()?;
+        times += many;
+    }
+    Ok((processor_time() - before) / times as f64)
+}
+
 /// The processor time of this thread so far, in nanoseconds.
 fn processor_time() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -170,16 +203,10 @@ fn processor_time() -> f64 {
 
 /// Nanoseconds for each event, where `active` of the sockets are at a time.
 fn measure(way: &mut dyn Way, active: usize, span: Duration) -> io::Result<f64> {
-    let (begun, before, mut events) = (Instant::now(), processor_time(), 0);
-    let mut first = 0;
-    while begun.elapsed() < span {
-        for _ in 0..(1000 / active) {
-            way.turn(first, first + active)?;
-            first = (first + active) % SOCKETS;
-            events += active;
-        }
-    }
-    Ok((processor_time() - before) / events as f64)
+    repeat(span, SOCKETS, || {
+        let mut firsts = (0..SOCKETS).step_by(active);
+        firsts.try_for_each(|first| way.turn(first, first + active))
+    })
 }
 
 fn median_and_range(mut values: Vec<f64>) -> (f64, f64, f64) {
@@ -220,5 +247,16 @@ fn main() -> io::Result<()> {
             println!("; above bare {median:5.2} times epoll's ({least:.2}-{most:.2})");
         }
     }
+    let pairs = Pairs::new()?;
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        let [by_hand, readiness] = measure_registering(&pairs, span)?;
+        ratios.push(readiness / by_hand);
+        println!(
+            "register and unregister: {by_hand:.0} ns by hand, {readiness:.0} ns by Readiness"
+        );
+    }
+    let (median, least, most) = median_and_range(ratios);
+    println!("{median:.2} times epoll's ({least:.2}-{most:.2})");
     Ok(())
 }

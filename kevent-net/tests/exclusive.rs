@@ -1,4 +1,4 @@
-//! One listener, two threads, each with a queue.
+//! One listener, several threads, each with a queue.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests.
 
@@ -17,6 +17,9 @@ use kevent_net::{Interest, Readiness, socket};
 use mio::net::TcpListener;
 
 const CONNECTIONS: usize = 200;
+
+/// More than there are processors, mostly.
+const THREADS: usize = 6;
 
 enum Event {
     Arrived,
@@ -73,7 +76,7 @@ fn sleeps(thread: &Path) -> usize {
 }
 
 #[test]
-fn one_arrival_wakes_one_of_two_threads() {
+fn one_arrival_wakes_one_of_many_threads() {
     let listener = Arc::new(socket::listen("127.0.0.1:0".parse().unwrap()).unwrap());
     let (start, started) = mpsc::channel();
     let (report, reported) = mpsc::channel();
@@ -81,8 +84,8 @@ fn one_arrival_wakes_one_of_two_threads() {
         let (listener, start, report) = (Arc::clone(&listener), start.clone(), report.clone());
         thread::spawn(move || serve(&listener, &start, &report))
     };
-    let threads: Vec<_> = (0..2).map(serve_in_thread).collect();
-    let started: Vec<_> = (0..2).map(|_| started.recv_timeout(PATIENCE).unwrap()).collect();
+    let threads: Vec<_> = (0..THREADS).map(serve_in_thread).collect();
+    let started: Vec<_> = (0..THREADS).map(|_| started.recv_timeout(PATIENCE).unwrap()).collect();
 
     let address = listener.local_addr().unwrap();
     let mut clients = Vec::new();
@@ -101,7 +104,7 @@ fn one_arrival_wakes_one_of_two_threads() {
     let accepted: Vec<_> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
     assert_eq!(accepted.len(), CONNECTIONS);
     assert_eq!(accepted.into_iter().collect::<HashSet<_>>().len(), CONNECTIONS, "none twice");
-    // Without exclusion it is two for each.
+    // Without exclusion it is one of each thread, for each.
     println!("{woken} wake-ups for {CONNECTIONS} connections");
-    assert!(woken < CONNECTIONS * 3 / 2, "{woken} wake-ups for {CONNECTIONS} connections");
+    assert!(woken <= CONNECTIONS * 11 / 10, "{woken} wake-ups for {CONNECTIONS} connections");
 }
