@@ -336,7 +336,9 @@ impl Receiver {
     /// Makes the requests that are to be made, and cancels those to be cancelled, as far as the
     /// kernel takes them.
     fn hand_over(&mut self) -> io::Result<()> {
-        for _ in 0..self.uring.ration(self.passed_over.len() + self.starved.len()) {
+        let waiting = self.passed_over.len() + self.starved.len();
+        let served = if waiting > 0 { self.uring.ration(waiting) } else { 0 };
+        for _ in 0..served {
             let next = self.passed_over.pop_front().or_else(|| self.starved.pop_front());
             next.into_iter().for_each(|token| self.batch(token));
         }

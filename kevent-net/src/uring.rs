@@ -67,8 +67,8 @@ struct Pool {
 struct Published {
     /// Where the next buffer goes in the ring, modulo its size. The kernel reads on up to here.
     tail: u16,
-    /// Buffers that are not in the program's hands.
-    free: usize,
+    /// How often a buffer was published.
+    times: usize,
     /// Somebody waits for a buffer, behind this queue.
     awaited: bool,
     waker: Option<Waker>,
@@ -89,7 +89,7 @@ impl Pool {
         // SAFETY: the layout is not empty: neither `count` nor `size` is zero, says the caller.
         let block = NonNull::new(unsafe { alloc_zeroed(layout) });
         let block = block.ok_or(io::ErrorKind::OutOfMemory)?;
-        let published = Mutex::new(Published { tail: 0, free: 0, awaited: false, waker: None });
+        let published = Mutex::new(Published { tail: 0, times: 0, awaited: false, waker: None });
         Ok(Pool { block, layout, count, size, stride, published })
     }
 
@@ -128,7 +128,7 @@ impl Pool {
         // lines write. It lies in the part of the first entry that is nobody else's.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(published.tail, Ordering::Release);
-        published.free += 1;
+        published.times = published.times.wrapping_add(1);
         let awaited = std::mem::take(&mut published.awaited);
         let waker = if awaited { published.waker.clone() } else { None };
         drop(published);
@@ -218,6 +218,8 @@ pub(crate) struct Uring {
     /// Nothing was handed over yet, so that no thread owns it.
     unowned: bool,
     pool: Arc<Pool>,
+    /// How often the kernel has filled a buffer, so far as it was heard of here.
+    filled: usize,
     /// Requests of which more will be said.
     standing: usize,
     /// The process that made it.
@@ -254,7 +256,7 @@ impl Uring {
         registered.map_err(|e| refused("io_uring_register", &e))?;
         (0..count).for_each(|id| pool.publish(id));
         let (unowned, process) = (threads == Threads::One, std::process::id());
-        Ok(Uring { ring, bell, unowned, pool, standing: 0, process })
+        Ok(Uring { ring, bell, unowned, pool, filled: 0, standing: 0, process })
     }
 
     /// Who is woken when a buffer comes back that is waited for.
@@ -266,8 +268,9 @@ impl Uring {
     /// woken when one comes back.
     pub(crate) fn ration(&self, wanted: usize) -> usize {
         let mut published = self.pool.lock();
-        published.awaited = published.free < wanted;
-        published.free.min(wanted)
+        let free = published.times.wrapping_sub(self.filled);
+        published.awaited = free < wanted;
+        free.min(wanted)
     }
 
     /// Puts a request down that receives from `socket` until it is cancelled. `false` when the batch is
@@ -357,10 +360,7 @@ impl Uring {
             let result = u32::try_from(entry.result()).map_err(|_| entry.result().saturating_neg());
             let id = cqueue::buffer_select(flags).filter(|id| *id < self.pool.count);
             let len = result.unwrap_or(0).min(self.pool.size);
-            if id.is_some() {
-                let mut published = self.pool.lock();
-                published.free = published.free.saturating_sub(1);
-            }
+            self.filled = self.filled.wrapping_add(id.is_some().into());
             let buffer = Buffer { pool: Arc::clone(&self.pool), id, len };
             return Some(Answer { name, result, buffer, more });
         }
@@ -436,7 +436,7 @@ impl fmt::Debug for Uring {
         f.debug_struct("Uring")
             .field("fd", &self.as_fd())
             .field("standing", &self.standing)
-            .field("free", &self.pool.lock().free)
+            .field("filled", &self.filled)
             .finish_non_exhaustive()
     }
 }
