@@ -1,7 +1,9 @@
-//! Readiness of sockets, pipes and anything else that epoll takes, as events of a kevent queue.
+//! Readiness of sockets, pipes and anything else that epoll takes, as events of a kevent queue; and
+//! what comes in on sockets, already received.
 //!
-//! [`Readiness`] is the source. It is lent file descriptors and says when they can be read or
-//! written; reading and writing stay with whoever owns them. The types of std and of `mio` serve
+//! [`Readiness`] is lent file descriptors and says when they can be read or written; reading and
+//! writing stay with whoever owns them. It works everywhere. [`Receiver`] has a share in sockets and
+//! gives out what they receive, by io_uring, where that is allowed. The types of std and of `mio` serve
 //! alike, and so does whatever implements [`AsFd`](std::os::fd::AsFd). [`socket`] has the few steps
 //! around non-blocking TCP that are easy to get wrong.
 //!

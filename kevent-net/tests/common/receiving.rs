@@ -1,5 +1,6 @@
 //! A queue with a receiver, and pairs of sockets.
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::num::NonZeroUsize;
@@ -26,11 +27,18 @@ fn number(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap()
 }
 
+thread_local! {
+    /// Whether the test, which is a thread, has said that it is skipped.
+    static SAID: Cell<bool> = const { Cell::new(false) };
+}
+
 fn unless_unsupported(receiver: std::io::Result<Receiver>) -> Option<Receiver> {
     match receiver {
         Ok(receiver) => Some(receiver),
         Err(error) if error.kind() == ErrorKind::Unsupported => {
-            println!("skipped: {error}");
+            if !SAID.replace(true) {
+                println!("skipped: {error}");
+            }
             None
         }
         Err(error) => panic!("{error}"),
