@@ -1,17 +1,18 @@
-//! The source that receives: what comes in on sockets, in events.
+//! The source that receives: what comes in on sockets and pipes, in events.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use kevent_core::{Due, Full, Interest, PollKey, PollSet, Sink, Source, Table, Token, Trigger};
+use rustix::fs::{FileType, fstat};
 use rustix::net::SocketType;
 
-use crate::uring::{Answer, Buffer, Threads, Uring};
+use crate::uring::{Answer, Buffer, How, Threads, Uring};
 
 /// Buffers of [`Receiver::new`], and the bytes of each.
 const DEFAULT_BUFFERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -26,7 +27,7 @@ const MAX_BUFFERS: usize = 1 << 15;
 /// on io_uring, by one request for each socket that stays until it is cancelled. Where many sockets are
 /// active at once it costs a fraction: no call asks the kernel which they are, none reads. It needs
 /// Linux 6.0 and permission to use io_uring; where that lacks, [`new`](Receiver::new) says so, and
-/// `Readiness` does the job.
+/// `Readiness` does the job. What is said of sockets here holds for pipes alike.
 ///
 /// # Buffers
 ///
@@ -81,6 +82,8 @@ const MAX_BUFFERS: usize = 1 << 15;
 #[derive(Debug)]
 pub struct Receiver {
     uring: Uring,
+    /// From pipes, too.
+    can_read: bool,
     queue: Option<PollSet>,
     registrations: Table<Registration>,
     /// Registrations whose request is to be made with the next batch. Some may have been removed since.
@@ -113,6 +116,7 @@ impl fmt::Debug for Socket {
 struct Registration {
     socket: Socket,
     key: u64,
+    how: How,
     /// Datagrams may be empty; an empty piece of a stream is its end.
     datagrams: bool,
     stage: Stage,
@@ -208,11 +212,12 @@ impl Receiver {
             let text = "a receiver has 32,768 buffers at most, each below 4 GiB";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
-        // The trial would make the ring this thread's.
-        try_out(&mut Uring::new(Threads::Any, 2, 1)?)?;
-        let uring = Uring::new(threads, count, size)?;
+        // Another ring, because the trial would make it this thread's.
+        let mut trial = Uring::new(Threads::Any, 2, 1)?;
+        try_out(&mut trial)?;
         Ok(Receiver {
-            uring,
+            uring: Uring::new(threads, count, size)?,
+            can_read: trial.can(How::Read),
             queue: None,
             registrations: Table::new(),
             batched: VecDeque::new(),
@@ -230,23 +235,19 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for what is no socket. What is wrong with the socket itself (it is not connected,
+    /// `InvalidInput` for what is neither socket nor pipe; `Unsupported` for a pipe before Linux 6.7. What is
+    /// wrong with the socket itself (it is not connected,
     /// for example) comes as [`Received::Error`].
     pub fn register(
         &mut self,
         socket: &Arc<impl AsFd + Send + Sync + 'static>,
         key: u64,
     ) -> io::Result<Token> {
-        let datagrams = match rustix::net::sockopt::socket_type(socket.as_fd()) {
-            Ok(kind) => !matches!(kind, SocketType::STREAM | SocketType::SEQPACKET),
-            Err(error) => {
-                let text = format!("a receiver receives from sockets only: {error}");
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-            }
-        };
+        let (how, datagrams) = self.way_of(socket.as_fd())?;
         let token = self.registrations.insert(Registration {
             socket: Socket(socket.clone()),
             key,
+            how,
             datagrams,
             stage: Stage::Batched,
             served: false,
@@ -256,6 +257,27 @@ impl Receiver {
         self.batched.push_back(token);
         self.changed();
         Ok(token)
+    }
+
+    /// How to receive from `fd`, and whether in datagrams.
+    fn way_of(&self, fd: BorrowedFd<'_>) -> io::Result<(How, bool)> {
+        let error = match rustix::net::sockopt::socket_type(fd) {
+            Ok(SocketType::STREAM | SocketType::SEQPACKET) => return Ok((How::Receive, false)),
+            Ok(_) => return Ok((How::Receive, true)),
+            Err(error) => error,
+        };
+        let is_pipe = fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_fifo());
+        if is_pipe && self.can_read {
+            return Ok((How::Read, false));
+        }
+        let (kind, text) = if is_pipe {
+            let text = "receiving from a pipe takes Linux 6.7: use `Readiness`".to_owned();
+            (io::ErrorKind::Unsupported, text)
+        } else {
+            let text = format!("a receiver receives from sockets and pipes only: {error}");
+            (io::ErrorKind::InvalidInput, text)
+        };
+        Err(io::Error::new(kind, text))
     }
 
     /// Receives no more from the socket until [`resume`](Receiver::resume). What was received already
@@ -364,7 +386,11 @@ impl Receiver {
             if let Some(registration) = self.registrations.get_mut(token) {
                 if registration.paused {
                     registration.stage = Stage::Idle;
-                } else if self.uring.push_receive(token.to_bits(), registration.socket.0.as_fd()) {
+                    self.batched.pop_front();
+                    continue;
+                }
+                let fd = registration.socket.0.as_fd();
+                if self.uring.push_receive(token.to_bits(), fd, registration.how) {
                     registration.stage = Stage::Standing;
                     registration.served = false;
                 } else {
@@ -507,7 +533,7 @@ fn try_out(uring: &mut Uring) -> io::Result<()> {
     io::Write::write_all(&mut &there, b"x")?;
     drop(there);
     // A name that no registration has.
-    uring.push_receive(Token::SOLE.to_bits(), here.as_fd());
+    uring.push_receive(Token::SOLE.to_bits(), here.as_fd(), How::Receive);
     uring.submit()?;
     match (uring.answer()?, uring.answer()?) {
         (Some(byte), Some(end)) if byte.more && *byte.buffer == *b"x" && end.result == Ok(0) => {

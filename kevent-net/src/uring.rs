@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use kevent_core::Waker;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
@@ -210,6 +210,15 @@ pub(crate) enum Threads {
     One,
 }
 
+/// By which call something is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// recv(2), from a socket.
+    Receive,
+    /// read(2), from a pipe.
+    Read,
+}
+
 /// An io_uring for requests that receive.
 pub(crate) struct Uring {
     ring: IoUring,
@@ -259,6 +268,16 @@ impl Uring {
         Ok(Uring { ring, bell, unowned, pool, filled: 0, standing: 0, process })
     }
 
+    /// Whether the kernel can do that at all.
+    pub(crate) fn can(&self, how: How) -> bool {
+        let code = match how {
+            How::Receive => opcode::RecvMulti::CODE,
+            How::Read => opcode::ReadMulti::CODE,
+        };
+        let mut probe = Probe::new();
+        self.ring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(code)
+    }
+
     /// Who is woken when a buffer comes back that is waited for.
     pub(crate) fn set_waker(&self, waker: Option<Waker>) {
         self.pool.lock().waker = waker;
@@ -273,10 +292,14 @@ impl Uring {
         free.min(wanted)
     }
 
-    /// Puts a request down that receives from `socket` until it is cancelled. `false` when the batch is
-    /// full.
-    pub(crate) fn push_receive(&mut self, name: u64, socket: BorrowedFd<'_>) -> bool {
-        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build();
+    /// Puts a request down that receives from `fd` until it is cancelled. `false` when the batch is full.
+    pub(crate) fn push_receive(&mut self, name: u64, fd: BorrowedFd<'_>, how: How) -> bool {
+        let fd = Fd(fd.as_raw_fd());
+        let entry = match how {
+            How::Receive => opcode::RecvMulti::new(fd, GROUP).build(),
+            // The length is the buffer's.
+            How::Read => opcode::ReadMulti::new(fd, 0, GROUP).build(),
+        };
         let pushed = self.push(&entry.user_data(name));
         self.standing += usize::from(pushed);
         pushed

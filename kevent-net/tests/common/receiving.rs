@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kevent_core::{Queue, SourceId, Token, Wait};
 use kevent_net::{Buffer, ReceiveEvent, Received, Receiver};
 
-use super::{PATIENCE, tcp_pair};
+use super::{PATIENCE, sys, tcp_pair};
 
 /// A receiver for any thread, unless there can be none here.
 pub fn receiver(buffers: usize, size: usize) -> Option<Receiver> {
@@ -130,10 +130,11 @@ impl Pair {
     }
 }
 
-pub fn streams() -> [Pair; 2] {
+pub fn streams() -> [Pair; 3] {
     let (a, b) = UnixStream::pair().unwrap();
     let (c, d) = tcp_pair();
-    [Pair::of("Unix stream", a, b), Pair::of("TCP", c, d)]
+    let (e, f) = sys::pipe();
+    [Pair::of("Unix stream", a, b), Pair::of("TCP", c, d), Pair::of("pipe", e, f)]
 }
 
 pub fn datagrams() -> [Pair; 2] {
