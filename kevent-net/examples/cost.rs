@@ -2,15 +2,17 @@
 //! `Readiness` and by `Receiver`.
 //!
 //! ```text
-//! cargo run --release -p kevent-net --example cost [rounds [milliseconds]]
+//! cargo run --release -p kevent-net --example cost [rounds [milliseconds [pipe]]]
 //! ```
 //!
 //! In each round every way has its turn, so that a mood of the machine meets all of them; figures are
 //! this thread's processor time for each event, the median of the rounds and their range. On a machine
 //! that others use, many short rounds say more than few long ones.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use kevent_core::Queue;
 use kevent_net::{Interest, Mode, Readiness, ReadyEvent, ReceiveEvent, Received, Receiver};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::{ClockId, clock_gettime};
 
 const SOCKETS: usize = 1000;
@@ -30,18 +33,24 @@ trait Way {
 }
 
 struct Pairs {
-    here: Vec<Arc<UnixStream>>,
-    there: Vec<UnixStream>,
+    here: Vec<Arc<File>>,
+    there: Vec<File>,
 }
 
 impl Pairs {
-    fn new() -> io::Result<Pairs> {
+    fn new(kind: Kind) -> io::Result<Pairs> {
         let mut pairs = Pairs { here: Vec::new(), there: Vec::new() };
         for _ in 0..SOCKETS {
-            let (here, there) = UnixStream::pair()?;
-            here.set_nonblocking(true)?;
-            pairs.here.push(Arc::new(here));
-            pairs.there.push(there);
+            let (here, there): (OwnedFd, OwnedFd) = match kind {
+                Kind::Socket => {
+                    let (here, there) = UnixStream::pair()?;
+                    (here.into(), there.into())
+                }
+                Kind::Pipe => pipe_with(PipeFlags::CLOEXEC)?,
+            };
+            rustix::io::ioctl_fionbio(&here, true)?;
+            pairs.here.push(Arc::new(here.into()));
+            pairs.there.push(there.into());
         }
         Ok(pairs)
     }
@@ -58,6 +67,12 @@ impl Pairs {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Socket,
+    Pipe,
+}
+
 /// Nobody asks.
 struct Bare(Pairs);
 
@@ -70,13 +85,13 @@ impl Way for Bare {
 
 struct Epoll {
     pairs: Pairs,
-    epoll: rustix::fd::OwnedFd,
+    epoll: OwnedFd,
     events: Vec<epoll::Event>,
 }
 
 impl Epoll {
-    fn new() -> io::Result<Epoll> {
-        let (pairs, epoll) = (Pairs::new()?, epoll::create(epoll::CreateFlags::CLOEXEC)?);
+    fn new(kind: Kind) -> io::Result<Epoll> {
+        let (pairs, epoll) = (Pairs::new(kind)?, epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         for (here, which) in pairs.here.iter().zip(0..) {
             epoll::add(&epoll, here, epoll::EventData::new_u64(which), flags)?;
@@ -106,8 +121,8 @@ struct ByReadiness {
 }
 
 impl ByReadiness {
-    fn new() -> io::Result<ByReadiness> {
-        let (pairs, mut queue) = (Pairs::new()?, Queue::new()?);
+    fn new(kind: Kind) -> io::Result<ByReadiness> {
+        let (pairs, mut queue) = (Pairs::new(kind)?, Queue::new()?);
         let id = queue.attach(Readiness::new(), |event| event)?;
         for (here, which) in pairs.here.iter().zip(0..) {
             queue[id].register(&**here, Interest::READABLE, Mode::Edge, which)?;
@@ -136,8 +151,8 @@ struct ByReceiver {
 }
 
 impl ByReceiver {
-    fn new(receiver: io::Result<Receiver>) -> io::Result<ByReceiver> {
-        let (pairs, mut queue) = (Pairs::new()?, Queue::new()?);
+    fn new(kind: Kind, receiver: io::Result<Receiver>) -> io::Result<ByReceiver> {
+        let (pairs, mut queue) = (Pairs::new(kind)?, Queue::new()?);
         let id = queue.attach(receiver?, |event| event)?;
         for (here, which) in pairs.here.iter().zip(0..) {
             queue[id].register(here, which)?;
@@ -216,24 +231,29 @@ fn median_and_range(mut values: Vec<f64>) -> (f64, f64, f64) {
 }
 
 fn main() -> io::Result<()> {
+    let pipe = std::env::args().any(|argument| argument == "pipe");
+    let kind = if pipe { Kind::Pipe } else { Kind::Socket };
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let rounds = numbers.next().unwrap_or(9).max(1);
     let span = Duration::from_millis(numbers.next().unwrap_or(1000));
     let mut ways: Vec<(&str, Box<dyn Way>)> = vec![
-        ("bare", Box::new(Bare(Pairs::new()?))),
-        ("Readiness", Box::new(ByReadiness::new()?)),
-        ("epoll by hand", Box::new(Epoll::new()?)),
+        ("bare", Box::new(Bare(Pairs::new(kind)?))),
+        ("Readiness", Box::new(ByReadiness::new(kind)?)),
+        ("epoll by hand", Box::new(Epoll::new(kind)?)),
     ];
     let number = |n| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
-    let for_one_thread = Receiver::for_one_thread(number(1024), number(4096));
-    for (name, receiver) in [("Receiver", Receiver::new()), ("for one thread", for_one_thread)] {
-        match ByReceiver::new(receiver) {
+    let for_one_thread = Receiver::for_one_thread(number(1024), number(64));
+    for (name, receiver) in [
+        ("Receiver", Receiver::with_buffers(number(1024), number(64))),
+        ("for one thread", for_one_thread),
+    ] {
+        match ByReceiver::new(kind, receiver) {
             Ok(receiver) => ways.push((name, Box::new(receiver))),
             Err(error) => println!("without {name}: {error}"),
         }
     }
     // The same once more says how much the figures are worth.
-    ways.push(("epoll again", Box::new(Epoll::new()?)));
+    ways.push(("epoll again", Box::new(Epoll::new(kind)?)));
     for active in [1, SOCKETS] {
         println!("{active} of {SOCKETS} active:");
         let mut figures = vec![Vec::new(); ways.len()];
@@ -251,7 +271,7 @@ fn main() -> io::Result<()> {
             println!("{:.2} times epoll's, by minima {:.2}", above(&middle), above(&floor));
         }
     }
-    let pairs = Pairs::new()?;
+    let pairs = Pairs::new(kind)?;
     let mut ratios = Vec::new();
     for _ in 0..rounds {
         let [by_hand, readiness] = measure_registering(&pairs, span)?;
