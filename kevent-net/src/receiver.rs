@@ -358,12 +358,33 @@ impl Receiver {
     /// Makes the requests that are to be made, and cancels those to be cancelled, as far as the
     /// kernel takes them.
     fn hand_over(&mut self) -> io::Result<()> {
-        let waiting = self.passed_over.len() + self.starved.len();
-        let served = if waiting > 0 { self.uring.ration(waiting) } else { 0 };
-        for _ in 0..served {
-            let next = self.passed_over.pop_front().or_else(|| self.starved.pop_front());
-            next.into_iter().for_each(|token| self.batch(token));
+        self.submit()?;
+        // Those of whom nothing comes leave the buffers to the next: nobody else would wake them.
+        while self.serve_starved() {
+            self.submit()?;
+            if self.uring.has_answers()? {
+                break;
+            }
         }
+        Ok(())
+    }
+
+    /// Puts those who wait for buffers on the list, as many as there are buffers; says whether that is
+    /// anybody.
+    fn serve_starved(&mut self) -> bool {
+        let waiting = self.passed_over.len() + self.starved.len();
+        let mut buffers = if waiting > 0 { self.uring.ration(waiting) } else { 0 };
+        let any = buffers > 0;
+        while buffers > 0 {
+            let next = self.passed_over.pop_front().or_else(|| self.starved.pop_front());
+            let Some(token) = next else { break };
+            buffers -= usize::from(self.batch(token));
+        }
+        any
+    }
+
+    /// Hands over what is on the lists, in as few calls as hold it.
+    fn submit(&mut self) -> io::Result<()> {
         while self.put_down() {
             self.uring.submit()?;
             if !self.uring.is_submitted() {
@@ -402,12 +423,14 @@ impl Receiver {
         !self.uring.is_submitted()
     }
 
-    /// Has the request of a registration made, or made anew.
-    fn batch(&mut self, token: Token) {
-        if let Some(registration) = self.registrations.get_mut(token) {
-            registration.stage = Stage::Batched;
+    /// Has the request of a registration made, or made anew, if that is still wanted; says whether it is.
+    fn batch(&mut self, token: Token) -> bool {
+        let Some(registration) = self.registrations.get_mut(token) else { return false };
+        registration.stage = if registration.paused { Stage::Idle } else { Stage::Batched };
+        if !registration.paused {
             self.batched.push_back(token);
         }
+        !registration.paused
     }
 
     /// The next of what came in, if there is more.

@@ -318,6 +318,35 @@ fn sockets_without_buffers_take_turns() {
 }
 
 #[test]
+fn those_who_wait_for_a_buffer_and_go_leave_it_to_the_next() {
+    for (mut bench, mut pair) in each((64, 1, 4), streams) {
+        let mut others = Vec::new();
+        bench.register(&pair.here, 99);
+        pair.there.write_all(b"1234").unwrap();
+        let held = bench.buffer();
+        for key in 0..10 {
+            let (here, mut there) = UnixStream::pair().unwrap();
+            there.write_all(b"x").unwrap();
+            others.push((bench.register(&Arc::new(here), key), there));
+        }
+        bench.sleeps();
+        // The last to come.
+        pair.there.write_all(b"5678").unwrap();
+        bench.sleeps();
+        assert!(bench.source().starved() >= 10);
+        for (n, (token, _)) in others.iter().enumerate() {
+            if n % 2 == 0 {
+                assert!(bench.source().unregister(*token));
+            } else {
+                bench.source().pause(*token).unwrap();
+            }
+        }
+        drop(held);
+        assert_eq!(bench.data(), b"5678", "{}", pair.kind);
+    }
+}
+
+#[test]
 fn thread_that_made_the_requests_may_end() {
     let Some(mut bench) = Bench::new() else { return };
     let mut pairs = all();

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::receiving::{Bench, for_one_thread, receiver};
+use common::sys;
 use kevent_core::Wait;
-use kevent_net::Receiver;
+use kevent_net::{Received, Receiver};
 
 const COUNT: u64 = 200;
 
@@ -127,6 +128,38 @@ fn registrations_that_come_and_go_leave_nothing_behind() {
     there.write_all(&[0; 64 * 16]).unwrap();
     let held: Vec<_> = (0..16).map(|_| bench.buffer()).collect();
     assert!(held.iter().all(|buffer| buffer.len() == 64));
+}
+
+#[test]
+fn answers_that_the_ring_had_no_room_for_come_later() {
+    let _turn = my_turn();
+    const MANY: u64 = 700;
+    if sys::raise_descriptor_limit() < 2 * MANY + 100 {
+        println!("skipped: the process may not open that many descriptors");
+        return;
+    }
+    for make in [receiver, for_one_thread] {
+        // Nearly all of them find no buffer, each an answer, and the ring has room for 512.
+        let Some(mut bench) = Bench::of(64, make(1, 8)) else { return };
+        let mut peers = Vec::new();
+        for key in 0..MANY {
+            let (here, mut there) = UnixStream::pair().unwrap();
+            there.write_all(&key.to_ne_bytes()).unwrap();
+            bench.register(&Arc::new(here), key);
+            peers.push(there);
+        }
+        let mut keys: Vec<_> = (0..MANY)
+            .map(|_| {
+                let event = bench.event();
+                let Received::Data(data) = &event.received else { panic!("no data") };
+                assert_eq!(**data, event.key.to_ne_bytes());
+                event.key
+            })
+            .collect();
+        keys.sort_unstable();
+        assert!(keys.into_iter().eq(0..MANY));
+        bench.sleeps();
+    }
 }
 
 #[test]
