@@ -25,7 +25,7 @@ const MAX_BUFFERS: usize = 1 << 15;
 ///
 /// [`Readiness`](crate::Readiness) says that there is something to read; this one has read it already,
 /// on io_uring, by one request for each socket that stays until it is cancelled. Where many sockets are
-/// active at once it costs a fraction: no call asks the kernel which they are, none reads. It needs
+/// active at once that saves calls: none asks the kernel which they are, none reads. It needs
 /// Linux 6.0 and permission to use io_uring; where that lacks, [`new`](Receiver::new) says so, and
 /// `Readiness` does the job. What is said of sockets here holds for pipes alike.
 ///
@@ -190,9 +190,9 @@ impl Receiver {
     }
 
     /// As [`with_buffers`](Receiver::with_buffers), for a queue that one thread waits for: that which
-    /// is the first to wait after something was registered. In return it costs less than half, when
-    /// many sockets are active: what came in is received when the queue looks, all of it in a few calls,
-    /// and not each on its own by interrupting the program.
+    /// is the first to wait after something was registered. In return it is cheaper where many sockets
+    /// are active: what came in is received when the queue looks, all of it in a few calls, and not each
+    /// on its own by interrupting the program. Where one is active at a time it is the dearer one.
     ///
     /// For another thread that waits for the queue the source has an error, `PermissionDenied`. A
     /// receiver that is dropped by another thread leaks the memory of its buffers, because the kernel
