@@ -4,8 +4,8 @@
 //! There are two kinds. One for [`Threads::Any`] receives whenever something comes in, by interrupting the
 //! thread that made the request. (Not with `COOP_TASKRUN`: nothing would arrive while that thread
 //! computes, though another one waits for the queue meanwhile.) One for [`Threads::One`] receives when
-//! the thread that owns it asks for all that came in: `DEFER_TASKRUN`, cheaper where that is much. Its
-//! own descriptor does not wake epoll, but an eventfd that is registered with it does.
+//! the thread that owns it asks for all that came in: `DEFER_TASKRUN`. Its own
+//! descriptor does not wake epoll, but an eventfd that is registered with it does.
 //!
 //! # Safety
 //!
