@@ -31,7 +31,8 @@ pub struct Change {
 #[non_exhaustive]
 pub enum ChangeKind {
     /// It was created, linked, or moved in from where nobody watches. What a new directory of a tree
-    /// holds comes in changes of its own.
+    /// holds comes in changes of its own. What comes with content, other than by link(2), is told as
+    /// [`Modified`](ChangeKind::Modified) then: nobody saw it being written.
     Created,
     /// It was removed, or moved to where nobody watches. With a directory everything below is gone,
     /// which is not told one by one.
@@ -43,7 +44,9 @@ pub enum ChangeKind {
         from: PathBuf,
     },
     /// Its content was changed: a write, a truncation. After an [`Overflow`](ChangeKind::Overflow)
-    /// it says that content or attributes may have changed.
+    /// it says that content or attributes may have changed; and it is told of a file that comes with
+    /// content, also to who asked for [`WRITTEN`](Kinds::WRITTEN) or
+    /// [`ATTRIBUTES`](Kinds::ATTRIBUTES) only.
     Modified,
     /// A descriptor that was open for writing was closed.
     Written,
@@ -95,8 +98,8 @@ impl fmt::Display for Uncovered {
     }
 }
 
-/// Which kinds of changes are wanted. Those that are not cost nothing, as far as the kernel can be
-/// told.
+/// Which kinds of changes are wanted. Of those that are not the kernel is not asked, but for the names
+/// that following a tree needs.
 ///
 /// The default is all but [`ATTRIBUTES`](Kinds::ATTRIBUTES). `Overflow`, `Resynced`, `NotCovered`
 /// and `RootGone` come always.

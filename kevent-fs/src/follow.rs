@@ -4,14 +4,13 @@
 //! the events to the last one of each name, which says what is there, as the scan did. So a name that
 //! is known is not created once more, and one that is not known is not removed.
 
-use std::ffi::{OsStr, OsString};
-
-use inotify::EventMask;
+use std::ffi::OsStr;
 
 use crate::change::ChangeKind;
-use crate::registration::{Scope, Work};
+use crate::intake::Mask;
+use crate::registration::{New, Scope, Work};
 use crate::scan::Pass;
-use crate::snapshot;
+use crate::snapshot::Found;
 use crate::tree::{Entry, NodeId};
 
 /// An entry of a directory of the tree.
@@ -19,12 +18,12 @@ pub(crate) type Place<'a> = (NodeId, &'a OsStr);
 
 impl Work<'_> {
     /// Something happened to an entry of a directory, or to the directory itself.
-    pub(crate) fn event(&mut self, node: NodeId, name: Option<&OsString>, mask: EventMask) {
+    pub(crate) fn event(&mut self, node: NodeId, name: Option<&OsStr>, mask: Mask) {
         let Some(name) = name else { return self.happened_to_itself(node, mask) };
-        let place = (node, name.as_os_str());
-        if mask.contains(EventMask::CREATE) {
-            self.created(place, mask.contains(EventMask::ISDIR));
-        } else if mask.contains(EventMask::DELETE) {
+        let place = (node, name);
+        if mask.contains(Mask::CREATE) {
+            self.created(place, mask.contains(Mask::ISDIR));
+        } else if mask.contains(Mask::DELETE) {
             self.remove(node, name);
         } else if let Some(kind) = content_kind(mask) {
             self.changed(place, kind);
@@ -69,13 +68,13 @@ impl Work<'_> {
         self.tell_root(ChangeKind::Resynced);
     }
 
-    fn happened_to_itself(&mut self, node: NodeId, mask: EventMask) {
+    fn happened_to_itself(&mut self, node: NodeId, mask: Mask) {
         if node != self.tree().root() {
             return; // The directory above tells.
         }
-        let gone = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT;
+        let gone = Mask::DELETE_SELF | Mask::MOVE_SELF | Mask::UNMOUNT;
         // A file that was removed while somebody has it open has one link less, and no name.
-        let unlinked = mask.contains(EventMask::ATTRIB)
+        let unlinked = mask.contains(Mask::ATTRIB)
             && self.registration.scope == Scope::File
             && !self.leads_home(node);
         if mask.intersects(gone) || unlinked {
@@ -89,7 +88,12 @@ impl Work<'_> {
         if self.tree().entry(node, name).is_some() {
             return;
         }
-        if let Some(branch) = self.insert(node, name, is_dir, None, true) {
+        self.insert_and_scan(node, name, is_dir, false);
+    }
+
+    fn insert_and_scan(&mut self, node: NodeId, name: &OsStr, is_dir: bool, with_content: bool) {
+        let new = New { is_dir, seen: None, tell: true, with_content };
+        if let Some(branch) = self.insert(node, name.to_owned(), new) {
             self.scan(branch, Pass::New);
         }
     }
@@ -112,17 +116,17 @@ impl Work<'_> {
                 return self.check(branch);
             }
             // Listed already, and not replaced since: told.
-            Some(Entry::Leaf { seen: Some(seen), .. }) => {
-                let stamp = seen.stamp;
+            Some(Entry::Leaf { seen: Some(inode), .. }) => {
+                let inode = *inode;
                 let path = self.tree().path_of(node, name);
-                if snapshot::look(&path).is_ok_and(|found| found.stamp == stamp) {
+                if rustix::fs::lstat(&path).is_ok_and(|stat| stat.st_ino == inode) {
                     return;
                 }
             }
             _ => {}
         }
         self.remove(node, name);
-        self.created(place, is_dir);
+        self.insert_and_scan(node, name, is_dir, !is_dir);
     }
 
     fn moved(&mut self, from: Place<'_>, to: Place<'_>, is_dir: bool) {
@@ -130,7 +134,7 @@ impl Work<'_> {
         // What replaces a directory can't come out of it. That happens only to a model that is ahead
         // of the events; then the new place is looked at afresh.
         let entangled = old_path.starts_with(self.tree().path_of(to.0, to.1));
-        let entry = match self.tree().take(from.0, from.1) {
+        let mut entry = match self.tree().take(from.0, from.1) {
             Some(entry) if entry.is_dir() == is_dir && !entangled => entry,
             other => {
                 if let Some(entry) = other {
@@ -143,8 +147,15 @@ impl Work<'_> {
         if let Some(replaced) = self.tree().take(to.0, to.1) {
             self.forget(&replaced);
         }
-        let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
-        if let Err(entry) = self.tree().put(to.0, to.1, entry) {
+        let branch = match &mut entry {
+            Entry::Branch(id) => Some(*id),
+            // It was seen elsewhere.
+            Entry::Leaf { seen, .. } => {
+                *seen = None;
+                None
+            }
+        };
+        if let Err(entry) = self.tree().put(to.0, to.1.to_owned(), entry) {
             // Below itself: again, only such a model can do that.
             self.tell(old_path, ChangeKind::Removed, is_dir);
             return self.forget(&entry);
@@ -163,9 +174,14 @@ impl Work<'_> {
         if self.tree().get(node).is_none() {
             return;
         }
-        match self.look(node, name) {
-            Ok(Some(found)) => {
-                if let Some((branch, pass)) = self.found(node, name, found, Pass::New) {
+        let found = self.open(node).and_then(|directory| {
+            let found = directory.look(name)?.as_ref().map(Found::from);
+            Ok(found.map(|found| (directory, found)))
+        });
+        match found {
+            Ok(Some((directory, found))) => {
+                let branch = self.found(node, &directory, name.to_owned(), found, Pass::New);
+                if let Some((branch, pass)) = branch {
                     self.scan(branch, pass);
                 }
             }
@@ -182,12 +198,12 @@ impl Work<'_> {
     }
 }
 
-fn content_kind(mask: EventMask) -> Option<ChangeKind> {
-    if mask.contains(EventMask::MODIFY) {
+fn content_kind(mask: Mask) -> Option<ChangeKind> {
+    if mask.contains(Mask::MODIFY) {
         Some(ChangeKind::Modified)
-    } else if mask.contains(EventMask::CLOSE_WRITE) {
+    } else if mask.contains(Mask::CLOSE_WRITE) {
         Some(ChangeKind::Written)
-    } else if mask.contains(EventMask::ATTRIB) {
+    } else if mask.contains(Mask::ATTRIB) {
         Some(ChangeKind::Attributes)
     } else {
         None

@@ -4,17 +4,20 @@
 //! tree are watched without a gap, the two halves of a rename are one change, and when the kernel's
 //! queue runs over, what was lost is found out and told.
 //!
-//! It needs no privileges: it stands on inotify(7), through the crate `inotify`.
+//! It needs no privileges: it stands on inotify(7).
 
 #![forbid(unsafe_code)]
 
 mod change;
 mod follow;
+mod gather;
+mod intake;
 mod registration;
 mod rename;
 mod scan;
 mod snapshot;
 mod tree;
+mod trees;
 mod watcher;
 mod watches;
 

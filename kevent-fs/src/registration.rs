@@ -1,14 +1,13 @@
 //! A registration: its tree, and what is still to be done in it.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use kevent_core::Token;
 
 use crate::change::{Change, ChangeKind};
-use crate::rename::Wd;
-use crate::snapshot::Found;
+use crate::intake::Wd;
 use crate::tree::{Entry, NodeId, Tree};
 use crate::watches::{Target, Watches};
 
@@ -59,6 +58,16 @@ impl Registration {
     }
 }
 
+/// What is known of a new entry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct New {
+    pub(crate) is_dir: bool,
+    /// The number of its inode, if a listing found it.
+    pub(crate) seen: Option<u64>,
+    pub(crate) tell: bool,
+    pub(crate) with_content: bool,
+}
+
 /// One registration at work: what happens changes its tree and its watches, and is told.
 pub(crate) struct Work<'a> {
     pub(crate) token: Token,
@@ -101,16 +110,14 @@ impl Work<'_> {
         self.tell(path, kind, self.registration.scope != Scope::File);
     }
 
-    /// A new entry, unless its directory is gone. When it is itself a directory of the tree, it has to
+    /// A new entry, which is told unless it was there before the registration; with content if it came
+    /// with some. None when its directory is gone. When it is itself a directory of the tree it has to
     /// be scanned.
-    pub(crate) fn insert(
-        &mut self,
-        node: NodeId,
-        name: &OsStr,
-        is_dir: bool,
-        seen: Option<Found>,
-        tell: bool,
-    ) -> Option<NodeId> {
+    pub(crate) fn insert(&mut self, node: NodeId, name: OsString, new: New) -> Option<NodeId> {
+        let New { is_dir, seen, tell, with_content } = new;
+        // Made while the name is here, and told only if the directory stands.
+        let tell = tell && (with_content || self.watches.kinds().want(&ChangeKind::Created));
+        let path = tell.then(|| self.registration.tree.path_of(node, &name));
         let entry = match self.registration.scope {
             Scope::Tree if is_dir => self.tree().new_branch(),
             _ => Entry::Leaf { is_dir, seen },
@@ -120,8 +127,13 @@ impl Work<'_> {
             self.forget(&entry);
             return None;
         }
-        if tell {
-            self.tell_entry(node, name, ChangeKind::Created, is_dir);
+        if let Some(path) = path {
+            if with_content {
+                self.tell(path.clone(), ChangeKind::Created, is_dir);
+                self.tell(path, ChangeKind::Modified, is_dir);
+            } else {
+                self.tell(path, ChangeKind::Created, is_dir);
+            }
         }
         branch
     }

@@ -7,13 +7,10 @@
 //! whatever came in between happened after it.
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
-use inotify::EventMask;
-
-/// A watch, as the kernel numbers them.
-pub(crate) type Wd = i32;
+use crate::intake::{Event, Mask, Wd};
 
 /// How long a first half waits for its second. The kernel queues them within microseconds.
 pub(crate) const HOLD: Duration = Duration::from_millis(2);
@@ -33,7 +30,7 @@ pub(crate) struct Spot {
 pub(crate) enum Incident {
     /// Anything that is not a rename. The name is that of an entry of the directory; without one it
     /// is the watched file or directory itself.
-    Event { wd: Wd, name: Option<OsString>, mask: EventMask },
+    Event { wd: Wd, name: Option<OsString>, mask: Mask },
     /// A rename: both halves, or the one that we watch.
     Rename { from: Option<Spot>, to: Option<Spot>, is_dir: bool },
 }
@@ -56,19 +53,34 @@ struct Held {
 }
 
 impl Inbox {
-    pub(crate) fn push(&mut self, incident: Incident) {
+    /// Takes an event in; a first half waits until `deadline`.
+    pub(crate) fn push_event(&mut self, event: &Event<'_>, deadline: impl FnOnce() -> Instant) {
+        let Event { wd, mask, cookie, name } = *event;
+        let is_dir = mask.contains(Mask::ISDIR);
+        match name.map(OsStr::to_owned) {
+            Some(name) if mask.contains(Mask::MOVED_FROM) => {
+                self.push_from(Spot { wd, name }, is_dir, cookie, deadline());
+            }
+            Some(name) if mask.contains(Mask::MOVED_TO) => {
+                self.push_to(Spot { wd, name }, is_dir, cookie);
+            }
+            name => self.push(Incident::Event { wd, name, mask }),
+        }
+    }
+
+    fn push(&mut self, incident: Incident) {
         self.queue.push_back(Held { incident, waits: None });
     }
 
     /// Takes a first half in, which waits until `deadline`.
-    pub(crate) fn push_from(&mut self, from: Spot, is_dir: bool, cookie: u32, deadline: Instant) {
+    fn push_from(&mut self, from: Spot, is_dir: bool, cookie: u32, deadline: Instant) {
         self.halves.insert(cookie, self.first + self.queue.len() as u64);
         let incident = Incident::Rename { from: Some(from), to: None, is_dir };
         self.queue.push_back(Held { incident, waits: Some((cookie, deadline)) });
     }
 
     /// Takes a second half in. It completes its first half, or it came from elsewhere.
-    pub(crate) fn push_to(&mut self, spot: Spot, is_dir: bool, cookie: u32) {
+    fn push_to(&mut self, spot: Spot, is_dir: bool, cookie: u32) {
         let place = self.halves.remove(&cookie).map(|serial| serial.wrapping_sub(self.first));
         let held = place.and_then(|place| self.queue.get_mut(usize::try_from(place).ok()?));
         if let Some(Held { incident: Incident::Rename { to, .. }, waits }) = held {
@@ -77,6 +89,11 @@ impl Inbox {
         } else {
             self.push(Incident::Rename { from: None, to: Some(spot), is_dir });
         }
+    }
+
+    /// Whether the first of the queue is a half that can be made whole.
+    pub(crate) fn lacks_a_half(&self) -> bool {
+        self.queue.len() < MAX_HELD && self.queue.front().is_some_and(|held| held.waits.is_some())
     }
 
     /// Whether the first of the queue has to wait, and until when. `now` is asked only if it matters.
@@ -117,7 +134,7 @@ mod tests {
     }
 
     fn event(name: u32) -> Incident {
-        Incident::Event { wd: 1, name: Some(name.to_string().into()), mask: EventMask::CREATE }
+        Incident::Event { wd: 1, name: Some(name.to_string().into()), mask: Mask::CREATE }
     }
 
     #[test]

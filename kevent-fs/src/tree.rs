@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use kevent_core::{Table, Token};
 
 use crate::change::Uncovered;
-use crate::rename::Wd;
-use crate::snapshot::Found;
+use crate::intake::Wd;
 
 /// Names a directory of a tree; one that was removed is never found again.
 pub(crate) type NodeId = Token;
@@ -21,6 +22,8 @@ pub(crate) struct Node {
     place: Option<(NodeId, OsString)>,
     entries: HashMap<OsString, Entry>,
     pub(crate) wd: Option<Wd>,
+    /// When it was listed, and compared with what was known of it.
+    pub(crate) listed: Option<SystemTime>,
     /// Why it is not watched, as the user was told.
     pub(crate) uncovered: Option<Uncovered>,
 }
@@ -31,8 +34,8 @@ pub(crate) enum Entry {
     /// A file, or a directory that is not looked into.
     Leaf {
         is_dir: bool,
-        /// How a listing found it, unless it has changed since.
-        seen: Option<Found>,
+        /// The number of the inode that a listing found, unless it has changed since.
+        seen: Option<u64>,
     },
     /// A directory of the tree.
     Branch(NodeId),
@@ -88,21 +91,40 @@ impl Tree {
 
     /// The path of a directory that stands in the tree.
     pub(crate) fn path(&self, node: NodeId) -> PathBuf {
-        let mut names = Vec::new();
-        let mut at = node;
-        while let Some((parent, name)) = self.nodes.get(at).and_then(|n| n.place.as_ref()) {
-            names.push(name);
-            at = *parent;
-        }
-        let mut path = self.base.clone();
-        path.extend(names.into_iter().rev());
-        path
+        self.path_to(node, None)
     }
 
     pub(crate) fn path_of(&self, node: NodeId, name: &OsStr) -> PathBuf {
-        let mut path = self.path(node);
-        path.push(name);
-        path
+        self.path_to(node, Some(name))
+    }
+
+    /// Written from its end, which is known first, into a buffer of the right size: every change that
+    /// is told makes one.
+    fn path_to(&self, node: NodeId, last: Option<&OsStr>) -> PathBuf {
+        let base = self.base.as_os_str().as_bytes();
+        let names = || last.into_iter().chain(self.names_up_from(node));
+        let slashes = base.is_empty() || base.ends_with(b"/");
+        let length: usize = names().map(|name| name.len() + 1).sum();
+        let length = if slashes { length.saturating_sub(1) } else { length };
+        let mut path = vec![0; base.len() + length];
+        path[..base.len()].copy_from_slice(base);
+        let mut at = path.len();
+        for name in names() {
+            path[at - name.len()..at].copy_from_slice(name.as_bytes());
+            at -= name.len();
+            if at > base.len() {
+                at -= 1;
+                path[at] = b'/';
+            }
+        }
+        PathBuf::from(OsString::from_vec(path))
+    }
+
+    /// The name of a directory, and of those above up to the root, which has none.
+    fn names_up_from(&self, node: NodeId) -> impl Iterator<Item = &OsStr> {
+        let place = |node| self.nodes.get(node)?.place.as_ref();
+        std::iter::successors(place(node), move |(parent, _)| place(*parent))
+            .map(|(_, name)| name.as_os_str())
     }
 
     pub(crate) fn entry(&self, node: NodeId, name: &OsStr) -> Option<&Entry> {
@@ -127,17 +149,17 @@ impl Tree {
     ///
     /// Gives it back when there is no such directory in the tree: it was removed, or it is below the
     /// entry itself.
-    pub(crate) fn put(&mut self, node: NodeId, name: &OsStr, entry: Entry) -> Result<(), Entry> {
+    pub(crate) fn put(&mut self, node: NodeId, name: OsString, entry: Entry) -> Result<(), Entry> {
         if !self.is_standing(node) {
             return Err(entry);
         }
         if let Entry::Branch(id) = entry {
             if let Some(branch) = self.nodes.get_mut(id) {
-                branch.place = Some((node, name.to_owned()));
+                branch.place = Some((node, name.clone()));
             }
         }
         if let Some(node) = self.nodes.get_mut(node) {
-            node.entries.insert(name.to_owned(), entry);
+            node.entries.insert(name, entry);
         }
         Ok(())
     }
@@ -197,7 +219,7 @@ mod tests {
     fn branch(tree: &mut Tree, parent: NodeId, name: &str, wd: Wd) -> NodeId {
         let entry = tree.new_branch();
         let Entry::Branch(id) = entry else { unreachable!() };
-        tree.put(parent, OsStr::new(name), entry).unwrap();
+        tree.put(parent, name.into(), entry).unwrap();
         tree.get_mut(id).unwrap().wd = Some(wd);
         id
     }
@@ -210,7 +232,7 @@ mod tests {
         let b = branch(&mut tree, a, "b", 2);
         let c = branch(&mut tree, root, "c", 3);
         let taken = tree.take(a, OsStr::new("b")).unwrap();
-        tree.put(c, OsStr::new("d"), taken).unwrap();
+        tree.put(c, "d".into(), taken).unwrap();
         assert_eq!(tree.path_of(b, OsStr::new("f")), Path::new("/base/c/d/f"));
         assert!(tree.entry(a, OsStr::new("b")).is_none());
     }
@@ -222,9 +244,28 @@ mod tests {
         let a = branch(&mut tree, root, "a", 1);
         let b = branch(&mut tree, a, "b", 2);
         let taken = tree.take(root, OsStr::new("a")).unwrap();
-        let back = tree.put(b, OsStr::new("a"), taken).unwrap_err();
+        let back = tree.put(b, "a".into(), taken).unwrap_err();
         assert_eq!(tree.forget(&back).len(), 2);
         assert!(tree.get(b).is_none());
+    }
+
+    #[test]
+    fn path_begins_with_the_base_as_it_was_given() {
+        for (base, file, in_a) in [
+            ("/", "/f", "/a/f"),
+            ("", "f", "a/f"),
+            (".", "./f", "./a/f"),
+            ("/base/", "/base/f", "/base/a/f"),
+            ("/base", "/base/f", "/base/a/f"),
+        ] {
+            let mut tree = Tree::new(Path::new(base));
+            let root = tree.root();
+            let a = branch(&mut tree, root, "a", 1);
+            // As text: paths compare by their components.
+            assert_eq!(tree.path(root).as_os_str(), base);
+            assert_eq!(tree.path_of(root, OsStr::new("f")).as_os_str(), file);
+            assert_eq!(tree.path_of(a, OsStr::new("f")).as_os_str(), in_a);
+        }
     }
 
     proptest! {
@@ -253,7 +294,7 @@ mod tests {
                     },
                     2 if tree.entry(b, &name).is_none() => if let Some(taken) = tree.take(a, &name) {
                         let to = tree.path_of(b, &name);
-                        match tree.put(b, &name, taken) {
+                        match tree.put(b, name.clone(), taken) {
                             Ok(()) => model = model.iter().map(|p| match p.strip_prefix(&target) {
                                 Ok(rest) => to.join(rest).components().collect(),
                                 Err(_) => p.clone(),

@@ -1,25 +1,20 @@
 //! The source: reads what the kernel tells, asks the models, and hands on what they say.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use inotify::{EventMask, Inotify};
-use kevent_core::{Due, Full, Interest, PollKey, PollSet, Sink, Source, Table, Token, Trigger};
+use kevent_core::{Due, Full, PollKey, PollSet, Ready, Sink, Source, Token};
 
 use crate::change::{Change, Kinds};
-use crate::registration::{Registration, Scope, Work};
-use crate::rename::{HOLD, Inbox, Incident, Spot};
-use crate::scan::Pass;
-use crate::tree::NodeId;
+use crate::gather::Gather;
+use crate::intake::{Event, Intake, Mask};
+use crate::registration::Scope;
+use crate::rename::{HOLD, Inbox, Incident};
+use crate::trees::Trees;
 use crate::watches::Watches;
-
-/// Bytes that one `read(2)` takes: a few thousand events.
-const BUFFER: usize = 64 * 1024;
 
 /// A source of changes of files and of whole trees.
 ///
@@ -72,14 +67,13 @@ const BUFFER: usize = 64 * 1024;
 ///
 /// Source: inotify(7).
 pub struct Watcher {
-    inotify: Inotify,
-    buffer: Box<[u8]>,
+    intake: Intake,
+    gather: Gather,
+    /// What came behind a half of a rename that lacks the other.
     inbox: Inbox,
-    watches: Watches,
-    registrations: Table<Registration>,
-    /// On its way into the ring.
-    told: VecDeque<Change>,
-    poll_set: Option<PollSet>,
+    trees: Trees,
+    /// The kernel had no more when it was last asked in this turn.
+    dry: bool,
 }
 
 impl Watcher {
@@ -90,22 +84,42 @@ impl Watcher {
     /// When the user has as many inotify instances as he may (`max_user_instances`, 128 mostly), or
     /// the process may open no more descriptors.
     pub fn new() -> io::Result<Watcher> {
-        let inotify = Inotify::init()?;
+        let intake = Intake::new()?;
+        let watches = Watches::new(intake.share());
         Ok(Watcher {
-            watches: Watches::new(inotify.watches()),
-            inotify,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            intake,
+            gather: Gather::default(),
             inbox: Inbox::default(),
-            registrations: Table::new(),
-            told: VecDeque::new(),
-            poll_set: None,
+            trees: Trees::new(watches),
+            dry: false,
         })
     }
 
     /// Tells these kinds of changes only. To be called before anything is registered.
     #[must_use]
     pub fn with_kinds(mut self, kinds: Kinds) -> Watcher {
-        self.watches.set_kinds(kinds);
+        self.trees.watches.set_kinds(kinds);
+        self
+    }
+
+    /// Lets changes gather for this long after the first of them, and takes them all at once then. To
+    /// be called before the watcher is attached.
+    ///
+    /// A burst costs a fraction that way, for the watcher and for whoever makes it: 2 ms are enough.
+    /// Of none, the default, each change is told as soon as the queue can. Meanwhile the changes are in
+    /// the kernel's queue (`max_queued_events` in inotify(7), 16,384 mostly, which lasts for about
+    /// 100 ms of a burst).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kevent_fs::Watcher;
+    ///
+    /// let watcher = Watcher::new()?.with_gather_time(Duration::from_millis(2));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn with_gather_time(mut self, time: Duration) -> Watcher {
+        self.gather.set_time(time);
         self
     }
 
@@ -114,7 +128,7 @@ impl Watcher {
     /// [`NotCovered`](crate::ChangeKind::NotCovered).
     #[must_use]
     pub fn with_watch_limit(mut self, limit: usize) -> Watcher {
-        self.watches.set_limit(limit);
+        self.trees.watches.set_limit(limit);
         self
     }
 
@@ -149,142 +163,100 @@ impl Watcher {
     ///
     /// `false` when it had ended already.
     pub fn unwatch(&mut self, token: Token) -> bool {
-        self.at_work(token, |work| work.let_go());
-        self.told.retain(|change| change.token != token);
-        let stood = self.registrations.remove(token).is_some();
-        self.feed();
-        self.changed();
+        let stood = self.trees.unregister(token);
+        self.gather.changed();
         stood
     }
 
     /// How many watches the kernel holds for this watcher.
     #[must_use]
     pub fn watches(&self) -> usize {
-        self.watches.len()
+        self.trees.watches.len()
     }
 
     fn register(&mut self, path: &Path, key: u64, scope: Scope) -> io::Result<Token> {
-        let registration = Registration::new(path, key, scope);
-        let root = registration.tree.root();
-        let added = self.watches.add(path, registration.target(root));
-        let wd = added.map_err(|error| in_context(path, &error))?;
-        let token = self.registrations.insert(registration);
-        self.watches.hold(wd, token, root);
-        self.at_work(token, |work| {
-            if let Some(root) = work.tree().get_mut(root) {
-                root.wd = Some(wd);
+        self.note_unread();
+        let registered = self.trees.register(path, key, scope);
+        self.gather.changed();
+        registered.map_err(|error| in_context(path, &error))
+    }
+
+    fn note_unread(&mut self) {
+        self.trees.watches.set_unread(!self.inbox.is_empty() || !self.intake.is_empty());
+    }
+
+    /// Looks at the next event. `false` when there is none, or none to be looked at yet.
+    fn step(&mut self) -> io::Result<bool> {
+        if self.inbox.is_empty() {
+            return Ok(self.look_at_next() || self.read_if_due()? && self.look_at_next());
+        }
+        if self.inbox.lacks_a_half() {
+            // It may be there: in the buffer, or in the kernel's queue, however late it is here.
+            self.hold_back();
+            if self.inbox.lacks_a_half() && self.intake.read()? {
+                return Ok(true);
             }
-            if scope != Scope::File {
-                work.scan(root, Pass::Before);
+        }
+        let Some(incident) = self.inbox.pop(Instant::now) else { return Ok(false) };
+        self.note_unread();
+        match &incident {
+            Incident::Event { wd, name, mask } => {
+                let (wd, mask, name) = (*wd, *mask, name.as_deref());
+                self.trees.happened(&Event { wd, mask, cookie: 0, name });
             }
-        });
-        self.changed();
-        Ok(token)
-    }
-
-    /// What `flush` would say may have changed.
-    fn changed(&self) {
-        if let Some(poll_set) = &self.poll_set {
-            poll_set.waker().changed();
-        }
-    }
-
-    fn at_work(&mut self, token: Token, act: impl FnOnce(&mut Work<'_>)) {
-        let Some(registration) = self.registrations.get_mut(token) else { return };
-        if registration.ended {
-            return;
-        }
-        let (watches, told) = (&mut self.watches, &mut self.told);
-        act(&mut Work { token, registration, watches, told });
-    }
-
-    fn all_at_work(&mut self, act: impl Fn(&mut Work<'_>)) {
-        let tokens: Vec<_> = self.registrations.iter().map(|(token, _)| token).collect();
-        for token in tokens {
-            self.at_work(token, &act);
-        }
-    }
-
-    /// Reads what the kernel has. `false` when that is nothing.
-    fn read(&mut self) -> io::Result<bool> {
-        let events = match self.inotify.read_events(&mut self.buffer) {
-            Ok(events) => events,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let mut deadline = None;
-        for event in events {
-            let (wd, is_dir) =
-                (event.wd.get_watch_descriptor_id(), event.mask.contains(EventMask::ISDIR));
-            let name = event.name.map(|name| name.to_owned());
-            match name {
-                Some(name) if event.mask.contains(EventMask::MOVED_FROM) => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + HOLD);
-                    self.inbox.push_from(Spot { wd, name }, is_dir, event.cookie, deadline);
-                }
-                Some(name) if event.mask.contains(EventMask::MOVED_TO) => {
-                    self.inbox.push_to(Spot { wd, name }, is_dir, event.cookie);
-                }
-                name => self.inbox.push(Incident::Event { wd, name, mask: event.mask }),
+            Incident::Rename { from, to, is_dir } => {
+                let [from, to] = [from, to].map(|spot| spot.as_ref().map(|s| (s.wd, &*s.name)));
+                self.trees.renamed(from, to, *is_dir);
             }
         }
         Ok(true)
     }
 
-    fn happened(&mut self, incident: &Incident) {
-        match incident {
-            Incident::Event { mask, .. } if mask.contains(EventMask::Q_OVERFLOW) => {
-                self.watches.overflowed();
-                self.all_at_work(|work| work.overflowed());
-            }
-            Incident::Event { wd, mask, .. } if mask.contains(EventMask::IGNORED) => {
-                for (token, node) in self.watches.ignored(*wd) {
-                    self.at_work(token, |work| work.ignored(node));
+    /// Reads what the kernel has, unless it is to gather. `false` when there is nothing.
+    fn read_if_due(&mut self) -> io::Result<bool> {
+        if self.dry || !self.gather.may_read(Instant::now) {
+            return Ok(false);
+        }
+        let read = self.intake.read()?;
+        // What comes later makes the descriptor speak again.
+        self.dry = self.intake.had_room();
+        if self.dry {
+            self.gather.was_read(self.intake.as_fd())?;
+        }
+        Ok(read)
+    }
+
+    /// Looks at the next event that was read, where it lies.
+    fn look_at_next(&mut self) -> bool {
+        let Some((event, mut skip)) = self.intake.peek() else { return false };
+        let is_dir = event.mask.contains(Mask::ISDIR);
+        let spot = event.name.map(|name| (event.wd, name));
+        let behind = self.intake.peek_behind(skip);
+        self.trees.watches.set_unread(behind.is_some());
+        if event.mask.contains(Mask::MOVED_FROM) {
+            match behind.filter(|(other, _)| other.cookie == event.cookie) {
+                Some((other, behind)) if other.mask.contains(Mask::MOVED_TO) => {
+                    skip = behind;
+                    self.trees.renamed(spot, other.name.map(|name| (other.wd, name)), is_dir);
                 }
+                _ => self.inbox.push_event(&event, || Instant::now() + HOLD),
             }
-            Incident::Event { wd, name, mask } => {
-                for (token, node) in self.watches.holders(*wd).to_vec() {
-                    self.at_work(token, |work| work.event(node, name.as_ref(), *mask));
-                }
-            }
-            Incident::Rename { from, to, is_dir } => {
-                self.renamed(from.as_ref(), to.as_ref(), *is_dir);
-            }
+        } else if event.mask.contains(Mask::MOVED_TO) {
+            self.trees.renamed(None, spot, is_dir);
+        } else {
+            self.trees.happened(&event);
         }
+        self.intake.skip(skip);
+        true
     }
 
-    /// Each registration that has one end of the rename is told of it, those that have both once.
-    fn renamed(&mut self, from: Option<&Spot>, to: Option<&Spot>, is_dir: bool) {
-        let holders = |spot: Option<&Spot>| {
-            spot.map_or(Vec::new(), |spot| self.watches.holders(spot.wd).to_vec())
-        };
-        let (sources, targets) = (holders(from), holders(to));
-        let find = |ends: &[(Token, NodeId)], token: Token| {
-            ends.iter().find(|end| end.0 == token).map(|end| end.1)
-        };
-        let mut tokens: Vec<_> = sources.iter().chain(&targets).map(|end| end.0).collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        for token in tokens {
-            let from = find(&sources, token).zip(from.map(|spot| spot.name.as_os_str()));
-            let to = find(&targets, token).zip(to.map(|spot| spot.name.as_os_str()));
-            self.at_work(token, |work| work.renamed(from, to, is_dir));
-        }
-    }
-
-    /// A registration that has ended goes with its last change.
-    fn set_undelivered(&mut self, token: Token, undelivered: usize) {
-        let Some(registration) = self.registrations.get_mut(token) else { return };
-        registration.undelivered = undelivered;
-        if registration.ended && undelivered == 0 {
-            self.registrations.remove(token);
-        }
-    }
-
-    /// Gives watches that got free to directories that have none.
-    fn feed(&mut self) {
-        if self.watches.take_freed() {
-            self.all_at_work(|work| work.feed());
+    /// Puts what was read behind the half that lacks the other.
+    fn hold_back(&mut self) {
+        let mut deadline = None;
+        while let Some((event, skip)) = self.intake.peek() {
+            self.inbox
+                .push_event(&event, || *deadline.get_or_insert_with(|| Instant::now() + HOLD));
+            self.intake.skip(skip);
         }
     }
 }
@@ -293,36 +265,38 @@ impl Source for Watcher {
     type Item = Change;
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
-        let fd = self.inotify.as_fd();
-        poll_set.add(fd, PollKey::default(), Interest::READABLE, Trigger::Level)?;
-        self.poll_set = Some(poll_set.clone());
-        Ok(())
+        self.gather.attach(poll_set, self.intake.as_fd())
+    }
+
+    fn ready(&mut self, _: PollKey, _: Ready) {
+        self.gather.spoke(Instant::now);
     }
 
     fn flush(&mut self) -> io::Result<Due> {
-        if !self.told.is_empty() {
+        if !self.trees.told.is_empty() || !self.intake.is_empty() {
             return Ok(Due::Now);
         }
-        Ok(match self.inbox.waits_until(Instant::now) {
+        let inbox = match self.inbox.waits_until(Instant::now) {
             Some(deadline) => Due::At(deadline),
             None if self.inbox.is_empty() => Due::OnWake,
             None => Due::Now,
-        })
+        };
+        Ok(inbox.or_sooner(self.gather.due(Instant::now)))
     }
 
     fn drain(&mut self, sink: &mut impl Sink<Change>) -> io::Result<()> {
+        self.dry = false;
         loop {
-            while let Some(change) = self.told.pop_front() {
+            while let Some(change) = self.trees.told.pop_front() {
                 if let Err(Full(change)) = sink.push(change.token, change) {
-                    self.told.push_front(change);
+                    self.trees.told.push_front(change);
                     return Ok(());
                 }
             }
-            if let Some(incident) = self.inbox.pop(Instant::now) {
-                self.happened(&incident);
-            } else if !self.read()? {
-                self.feed();
-                if self.told.is_empty() {
+            if !self.step()? {
+                self.note_unread();
+                self.trees.feed();
+                if self.trees.told.is_empty() {
                     return Ok(());
                 }
             }
@@ -330,22 +304,20 @@ impl Source for Watcher {
     }
 
     fn deliver(&mut self, token: Token) -> bool {
-        let Some(registration) = self.registrations.get(token) else { return false };
+        let Some(registration) = self.trees.registrations.get(token) else { return false };
         let undelivered = registration.undelivered.saturating_sub(1);
-        self.set_undelivered(token, undelivered);
+        self.trees.set_undelivered(token, undelivered);
         true
     }
 
     fn detach(&mut self) {
         // The descriptor stays open with the watcher, which the user may attach elsewhere.
-        if let Some(poll_set) = self.poll_set.take() {
-            let _ = poll_set.delete(self.inotify.as_fd());
-        }
+        self.gather.detach(self.intake.as_fd());
         // What was in the queue's ring is lost.
-        let tokens: Vec<_> = self.registrations.iter().map(|(token, _)| token).collect();
-        for token in tokens {
-            let undelivered = self.told.iter().filter(|change| change.token == token).count();
-            self.set_undelivered(token, undelivered);
+        for token in self.trees.tokens() {
+            let told = &self.trees.told;
+            let undelivered = told.iter().filter(|change| change.token == token).count();
+            self.trees.set_undelivered(token, undelivered);
         }
     }
 }
@@ -357,10 +329,10 @@ fn in_context(path: &Path, error: &io::Error) -> io::Error {
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watcher")
-            .field("registrations", &self.registrations.len())
-            .field("watches", &self.watches.len())
+            .field("registrations", &self.trees.registrations.len())
+            .field("watches", &self.trees.watches.len())
             .field("unread", &self.inbox.len())
-            .field("waiting", &self.told.len())
+            .field("waiting", &self.trees.told.len())
             .finish_non_exhaustive()
     }
 }
@@ -381,6 +353,26 @@ mod tests {
         leaves_nothing_behind(1);
     }
 
+    /// The reader was kept away for longer than a half waits, and the other half has come meanwhile.
+    #[test]
+    fn half_whose_time_is_over_is_made_whole_by_what_was_not_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = Queue::new().unwrap();
+        let id = queue.attach(Watcher::new().unwrap(), |change| change).unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        queue[id].watch_tree(dir.path(), 1).unwrap();
+        fs::rename(dir.path().join("a"), dir.path().join("b")).unwrap();
+        let watcher = &mut queue[id];
+        assert!(watcher.intake.read().unwrap());
+        let (half, skip) = watcher.intake.peek().unwrap();
+        watcher.inbox.push_event(&half, Instant::now);
+        watcher.intake.skip(skip);
+        queue.wait(Wait::timeout(PATIENCE)).unwrap();
+        let kind = queue.next().unwrap().kind;
+        assert_eq!(kind, ChangeKind::Moved { from: dir.path().join("a") });
+        assert_eq!(queue.next(), None);
+    }
+
     fn leaves_nothing_behind(limit: usize) {
         let dir = tempfile::tempdir().unwrap();
         let mut queue = Queue::new().unwrap();
@@ -397,7 +389,7 @@ mod tests {
                 assert_ne!(queue.wait(Wait::timeout(PATIENCE)).unwrap(), 0);
             }
         }
-        let registration = queue[watcher].registrations.get(token).unwrap();
+        let registration = queue[watcher].trees.registrations.get(token).unwrap();
         assert!(registration.unsettled.is_empty(), "{:?}", registration.unsettled);
         assert!(registration.starved.is_empty(), "{:?}", registration.starved);
         assert_eq!(queue[watcher].watches(), 1);

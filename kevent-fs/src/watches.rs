@@ -4,14 +4,17 @@
 //! overlap share it; the last one that lets go removes it.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
-use inotify::{WatchDescriptor, WatchMask};
 use kevent_core::Token;
+use rustix::fs::inotify::{self, WatchFlags};
 
 use crate::change::Kinds;
-use crate::rename::Wd;
+use crate::intake::Wd;
 use crate::tree::NodeId;
 
 /// A registration, and which directory of its tree.
@@ -26,17 +29,14 @@ pub(crate) enum Target {
     Root,
     /// A directory that was found; a symbolic link to one is none.
     Found,
-}
-
-#[derive(Debug)]
-struct Watch {
-    descriptor: WatchDescriptor,
-    holders: Vec<Holder>,
+    /// As `Found`, by a link of /proc to where it is held open.
+    Pinned,
 }
 
 pub(crate) struct Watches {
-    kernel: inotify::Watches,
-    by_wd: HashMap<Wd, Watch>,
+    kernel: Arc<OwnedFd>,
+    /// Who holds each watch.
+    by_wd: HashMap<Wd, Vec<Holder>, BuildHasherDefault<WdHasher>>,
     /// Removed, but the kernel's last word on them (`IN_IGNORED`) was not read yet: what comes in
     /// under such a number is old, even if the kernel has begun to use the number again.
     retired: HashSet<Wd>,
@@ -44,17 +44,39 @@ pub(crate) struct Watches {
     limit: usize,
     /// A watch was removed since that was last asked.
     freed: bool,
+    /// Events were read that nobody has looked at yet.
+    unread: bool,
+}
+
+/// The kernel gives the numbers in turn; nobody else can choose them.
+#[derive(Default)]
+struct WdHasher(u64);
+
+impl Hasher for WdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_i32(i32::from(*byte)));
+    }
+
+    fn write_i32(&mut self, wd: i32) {
+        // Spreads neighbours over all bits, of which the table uses the highest and the lowest.
+        self.0 = (self.0 ^ u64::from(wd as u32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Watches {
-    pub(crate) fn new(kernel: inotify::Watches) -> Watches {
+    pub(crate) fn new(kernel: Arc<OwnedFd>) -> Watches {
         Watches {
             kernel,
-            by_wd: HashMap::new(),
+            by_wd: HashMap::default(),
             retired: HashSet::new(),
             kinds: Kinds::default(),
             limit: usize::MAX,
             freed: false,
+            unread: false,
         }
     }
 
@@ -78,22 +100,31 @@ impl Watches {
         std::mem::take(&mut self.freed)
     }
 
+    /// Says whether events were read that nobody has looked at yet.
+    pub(crate) fn set_unread(&mut self, unread: bool) {
+        self.unread = unread;
+    }
+
+    /// Whether nothing has happened that is not known: no event waits, neither here nor in the kernel.
+    pub(crate) fn is_silent(&self) -> bool {
+        !self.unread && rustix::io::ioctl_fionread(&self.kernel) == Ok(0)
+    }
+
     /// Watches what `path` leads to now. Somebody has to [`hold`](Watches::hold) it.
     ///
     /// `StorageFull` at the limit, be it ours or the kernel's.
     pub(crate) fn add(&mut self, path: &Path, target: Target) -> io::Result<Wd> {
-        let descriptor = self.kernel.add(path, mask(target, self.kinds))?;
-        let wd = descriptor.get_watch_descriptor_id();
+        let wd = inotify::add_watch(&self.kernel, path, mask(target, self.kinds))?;
         if self.by_wd.contains_key(&wd) {
             return Ok(wd);
         }
         // Only the kernel knows whether the path leads to something new.
         if self.by_wd.len() >= self.limit {
-            self.retire(wd, descriptor);
+            self.retire(wd);
             let text = "the watcher holds as many watches as it was allowed (with_watch_limit)";
             return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
-        self.by_wd.insert(wd, Watch { descriptor, holders: Vec::new() });
+        self.by_wd.insert(wd, Vec::with_capacity(1));
         Ok(wd)
     }
 
@@ -112,27 +143,27 @@ impl Watches {
         if self.retired.contains(&wd) {
             return &[];
         }
-        self.by_wd.get(&wd).map_or(&[], |watch| &watch.holders)
+        self.by_wd.get(&wd).map_or(&[], Vec::as_slice)
     }
 
     /// As which directory the registration holds the watch.
     pub(crate) fn holder(&self, wd: Wd, token: Token) -> Option<NodeId> {
-        let watch = self.by_wd.get(&wd)?;
-        watch.holders.iter().find(|holder| holder.0 == token).map(|holder| holder.1)
+        let holders = self.by_wd.get(&wd)?;
+        holders.iter().find(|holder| holder.0 == token).map(|holder| holder.1)
     }
 
     /// The registration holds the watch as that directory, and as no other.
     pub(crate) fn hold(&mut self, wd: Wd, token: Token, node: NodeId) {
-        if let Some(watch) = self.by_wd.get_mut(&wd) {
-            watch.holders.retain(|holder| holder.0 != token);
-            watch.holders.push((token, node));
+        if let Some(holders) = self.by_wd.get_mut(&wd) {
+            holders.retain(|holder| holder.0 != token);
+            holders.push((token, node));
         }
     }
 
     /// The registration lets go of the watch.
     pub(crate) fn release(&mut self, wd: Wd, token: Token) {
-        if let Some(watch) = self.by_wd.get_mut(&wd) {
-            watch.holders.retain(|holder| holder.0 != token);
+        if let Some(holders) = self.by_wd.get_mut(&wd) {
+            holders.retain(|holder| holder.0 != token);
         }
         self.remove_if_unheld(wd);
     }
@@ -143,7 +174,7 @@ impl Watches {
             return Vec::new();
         }
         self.freed = true;
-        self.by_wd.remove(&wd).map_or(Vec::new(), |watch| watch.holders)
+        self.by_wd.remove(&wd).unwrap_or_default()
     }
 
     /// The kernel's queue ran over; it may have swallowed any number of last words.
@@ -151,53 +182,53 @@ impl Watches {
         self.retired.clear();
     }
 
-    fn remove_if_unheld(&mut self, wd: Wd) {
-        if self.by_wd.get(&wd).is_some_and(|watch| watch.holders.is_empty()) {
-            if let Some(watch) = self.by_wd.remove(&wd) {
-                self.freed = true;
-                self.retire(wd, watch.descriptor);
-            }
+    /// Removes a watch that was added and that nobody holds.
+    pub(crate) fn remove_if_unheld(&mut self, wd: Wd) {
+        if self.by_wd.get(&wd).is_some_and(Vec::is_empty) {
+            self.by_wd.remove(&wd);
+            self.freed = true;
+            self.retire(wd);
         }
     }
 
-    fn retire(&mut self, wd: Wd, descriptor: WatchDescriptor) {
+    fn retire(&mut self, wd: Wd) {
         // Fails when the kernel was faster: the directory is gone. Its last word comes all the same.
-        let _ = self.kernel.remove(descriptor);
+        let _ = inotify::remove_watch(&self.kernel, wd);
         self.retired.insert(wd);
     }
 }
 
-fn mask(target: Target, kinds: Kinds) -> WatchMask {
+/// What the kernel is asked to tell: what the wanted kinds need, and what following names needs.
+fn mask(target: Target, kinds: Kinds) -> WatchFlags {
+    let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+    // Names are followed whatever is wanted: without them no path is known. A file that has no name
+    // any more is nobody's entry.
+    let names = WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MOVE
+        | WatchFlags::ONLYDIR
+        | WatchFlags::EXCL_UNLINK;
     let mut mask = match target {
         // The number of links tells that a file was removed which somebody still has open.
-        Target::File => WatchMask::DELETE_SELF | WatchMask::MOVE_SELF | WatchMask::ATTRIB,
-        // Names are followed whatever is wanted: without them no path is known. A file that has no
-        // name any more is nobody's entry.
-        Target::Root | Target::Found => {
-            WatchMask::CREATE
-                | WatchMask::DELETE
-                | WatchMask::MOVE
-                | WatchMask::DELETE_SELF
-                | WatchMask::MOVE_SELF
-                | WatchMask::ONLYDIR
-                | WatchMask::EXCL_UNLINK
-        }
+        Target::File => itself | WatchFlags::ATTRIB,
+        Target::Root => itself | names,
+        // Where it is and whether it stands, the directory above tells.
+        Target::Found => names | WatchFlags::DONT_FOLLOW,
+        Target::Pinned => names,
     };
-    for (kind, flag) in [
-        (Kinds::MODIFIED, WatchMask::MODIFY),
-        (Kinds::WRITTEN, WatchMask::CLOSE_WRITE),
-        (Kinds::ATTRIBUTES, WatchMask::ATTRIB),
-    ] {
-        mask.set(flag, mask.contains(flag) || kinds.contains(kind));
+    mask.set(WatchFlags::MODIFY, kinds.contains(Kinds::MODIFIED));
+    mask.set(WatchFlags::CLOSE_WRITE, kinds.contains(Kinds::WRITTEN));
+    if kinds.contains(Kinds::ATTRIBUTES) {
+        mask |= WatchFlags::ATTRIB;
     }
-    mask.set(WatchMask::DONT_FOLLOW, target == Target::Found);
-    mask
+    // The same directory may be the root of one registration and be found by another one.
+    mask | WatchFlags::MASK_ADD
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use inotify::{EventMask, Inotify};
+    use crate::intake::{Intake, Mask};
     use kevent_core::Table;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -206,15 +237,17 @@ mod tests {
     const LIMIT: usize = 3;
 
     /// Reads the kernel's last words, as the watcher does.
-    fn hear(inotify: &mut Inotify, watches: &mut Watches) {
-        let mut buffer = [0; 4096];
-        while let Ok(events) = inotify.read_events(&mut buffer) {
-            for event in events.filter(|event| event.mask.contains(EventMask::IGNORED)) {
-                let holders = watches.ignored(event.wd.get_watch_descriptor_id());
-                assert!(
-                    holders.is_empty(),
-                    "the directories stand, so only what nobody holds goes"
-                );
+    fn hear(intake: &mut Intake, watches: &mut Watches) {
+        while intake.read().unwrap() {
+            while let Some((event, skip)) = intake.peek() {
+                if event.mask.contains(Mask::IGNORED) {
+                    let holders = watches.ignored(event.wd);
+                    assert!(
+                        holders.is_empty(),
+                        "the directories stand, so only what nobody holds goes"
+                    );
+                }
+                intake.skip(skip);
             }
         }
     }
@@ -233,8 +266,8 @@ mod tests {
             paths.iter().for_each(|path| fs::create_dir(path).unwrap());
             let mut tokens = Table::new();
             let tokens: Vec<_> = (0..3).map(|n| tokens.insert(n)).collect();
-            let mut inotify = Inotify::init().unwrap();
-            let mut watches = Watches::new(inotify.watches());
+            let mut intake = Intake::new().unwrap();
+            let mut watches = Watches::new(intake.share());
             watches.set_limit(LIMIT);
             let mut model: BTreeSet<(usize, usize)> = BTreeSet::new();
             let mut wds = [None; 5];
@@ -262,7 +295,7 @@ mod tests {
                     model.remove(&(path, who));
                 }
                 if hears {
-                    hear(&mut inotify, &mut watches);
+                    hear(&mut intake, &mut watches);
                 }
                 let held: BTreeSet<_> = model.iter().map(|(held, _)| *held).collect();
                 prop_assert_eq!(watches.len(), held.len());

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::time::Duration;
 
 use kevent_core::Token;
 use kevent_core::testing::Contract;
@@ -39,6 +40,17 @@ fn tree_keeps_the_contract() {
         .provoke(provoke)
         .remove(|watcher, driver| assert!(watcher.unwatch(driver.token)))
         .check();
+}
+
+#[test]
+fn tree_that_gathers_keeps_the_contract() {
+    Contract::new(|| {
+        let (watcher, driver) = make(true);
+        (watcher.with_gather_time(Duration::from_millis(2)), driver)
+    })
+    .provoke(provoke)
+    .remove(|watcher, driver| assert!(watcher.unwatch(driver.token)))
+    .check();
 }
 
 #[test]

@@ -82,8 +82,16 @@ fn is_watched_everywhere(bench: &mut Bench) {
     bench.is_as_on_disk();
 }
 
+/// That many cases, or as many as `PROPTEST_CASES` says.
+fn cases(usual: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(usual),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases(40))]
 
     /// All at once, before anything is read.
     #[test]

@@ -99,7 +99,7 @@ fn file_replaced_from_outside_is_removed_and_created() {
     fs::write(bench.outside("new"), "new").unwrap();
     bench.settle();
     fs::rename(bench.outside("new"), bench.at("file")).unwrap();
-    assert_eq!(bench.happened(), ["Removed root/file", "Created root/file"]);
+    assert_eq!(bench.happened(), ["Removed root/file", "Created root/file", "Modified root/file"]);
 }
 
 #[test]
@@ -138,7 +138,8 @@ fn directory_moved_in_is_told_with_what_it_holds() {
     fs::create_dir_all(bench.outside("a/b")).unwrap();
     fs::write(bench.outside("a/b/file"), "1").unwrap();
     fs::rename(bench.outside("a"), bench.at("a")).unwrap();
-    let expected = ["Created root/a/", "Created root/a/b/", "Created root/a/b/file"];
+    let expected =
+        ["Created root/a/", "Created root/a/b/", "Created root/a/b/file", "Modified root/a/b/file"];
     assert_eq!(bench.happened(), expected);
     File::create(bench.at("a/b/more")).unwrap();
     assert_eq!(bench.happened()[0], "Created root/a/b/more");
@@ -603,4 +604,67 @@ fn registration_whose_end_was_in_the_ring_is_gone_when_the_watcher_is_detached()
     assert_eq!(bench.queue.wait(std::time::Duration::from_secs(20)).unwrap(), 1);
     let mut watcher = bench.queue.detach(bench.id).unwrap();
     assert!(!watcher.unwatch(token), "its last change was lost, and it stands for ever");
+}
+
+#[test]
+fn who_wants_content_only_is_told_of_files_that_come_with_it() {
+    for kinds in [Kinds::MODIFIED, Kinds::WRITTEN] {
+        let mut bench = Bench::new(Watcher::new().unwrap().with_kinds(kinds));
+        let root = bench.root();
+        bench.queue[bench.id].watch_tree(root, 1).unwrap();
+        fs::create_dir(bench.outside("a")).unwrap();
+        fs::write(bench.outside("a/full"), "1").unwrap();
+        fs::write(bench.outside("a/empty"), "").unwrap();
+        fs::rename(bench.outside("a"), bench.at("a")).unwrap();
+        let taken = bench.until(|_| true);
+        let words: Vec<_> = taken.iter().map(|change| bench.in_words(change)).collect();
+        assert_eq!(words, ["Modified root/a/full"]);
+        bench.stays_silent();
+    }
+}
+
+#[test]
+fn burst_is_gathered_and_taken_with_two_looks_at_the_kernel() {
+    let time = std::time::Duration::from_millis(300);
+    let watcher = Watcher::new().unwrap().with_kinds(Kinds::CREATED).with_gather_time(time);
+    let mut bench = Bench::new(watcher);
+    let root = bench.root();
+    bench.queue[bench.id].watch_tree(&root, 1).unwrap();
+    bench.stays_silent();
+    let polls = bench.queue.stats().polls;
+    for round in 1..=2 {
+        let begun = std::time::Instant::now();
+        let maker = {
+            let root = root.clone();
+            std::thread::spawn(move || {
+                for n in 0..100 {
+                    File::create(root.join(format!("{round}.{n}"))).unwrap();
+                }
+            })
+        };
+        bench.queue.wait(Wait::timeout(std::time::Duration::from_secs(20))).unwrap();
+        maker.join().unwrap();
+        assert!(begun.elapsed() >= time, "it was read {:?} after it began", begun.elapsed());
+        assert_eq!(std::iter::from_fn(|| bench.queue.next()).count(), 100);
+    }
+    // One for the first word of each burst, one for the time.
+    assert_eq!(bench.queue.stats().polls - polls, 4);
+    bench.stays_silent();
+}
+
+#[test]
+fn rename_is_one_change_also_when_it_is_gathered() {
+    let time = std::time::Duration::from_millis(5);
+    let mut bench = Bench::new(Watcher::new().unwrap().with_gather_time(time));
+    let root = bench.root();
+    bench.queue[bench.id].watch_tree(root, 1).unwrap();
+    fs::write(bench.at("a"), "1").unwrap();
+    bench.settle();
+    for n in 0..200 {
+        let (a, b) = if n % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        fs::rename(bench.at(a), bench.at(b)).unwrap();
+    }
+    let happened = bench.happened();
+    assert_eq!(happened.len(), 200);
+    assert!(happened.iter().all(|words| words.starts_with("Moved")), "{happened:?}");
 }
