@@ -30,16 +30,26 @@ impl Work<'_> {
         }
     }
 
-    /// A rename, of which at least one end is in the tree.
-    pub(crate) fn renamed(&mut self, from: Option<Place<'_>>, to: Option<Place<'_>>, is_dir: bool) {
+    /// A rename, of which at least one end is in the tree. It is `exchanged` if it takes an earlier one
+    /// back.
+    pub(crate) fn renamed(
+        &mut self,
+        from: Option<Place<'_>>,
+        to: Option<Place<'_>>,
+        is_dir: bool,
+        exchanged: bool,
+    ) {
         match (from, to) {
             (Some(from), Some(to)) => self.moved(from, to, is_dir),
             (Some((node, name)), None) => self.remove(node, name),
             (None, Some(to)) => self.arrived(to, is_dir),
             (None, None) => {}
         }
-        if let Some(from) = from {
-            self.find_again(from);
+        if exchanged {
+            from.into_iter().for_each(|from| self.find_again(from));
+            to.filter(|_| !is_dir)
+                .into_iter()
+                .for_each(|to| self.changed(to, ChangeKind::Modified));
         }
     }
 
@@ -168,8 +178,9 @@ impl Work<'_> {
     }
 
     /// Two entries that change places in one step (`RENAME_EXCHANGE`) are told as two renames, one
-    /// there and one back, as if nothing were left at the first place and then at the second. So
-    /// each place that something was renamed away from is looked at.
+    /// there and one back, as if nothing were left at the place that the second comes from; and what it
+    /// brings is not what was there before. A rename that is really taken back looks the same, so the
+    /// disk is asked.
     fn find_again(&mut self, (node, name): Place<'_>) {
         if self.tree().get(node).is_none() {
             return;

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use crate::intake::{Event, Mask, Wd};
@@ -124,6 +125,45 @@ impl Inbox {
     }
 }
 
+/// How many renames are remembered: the two of an exchange come one after the other, but for those
+/// that other threads make at that moment.
+const MEMORY: usize = 64;
+
+/// The last renames, to recognise an exchange (`RENAME_EXCHANGE`): the kernel tells it as a rename there
+/// and one back. Of each we may have been told one end only: the other was not watched yet.
+///
+/// Places are kept as hashes. Two that are taken for one cost a look at the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    hasher: RandomState,
+    renames: VecDeque<(Option<u64>, Option<u64>)>,
+}
+
+impl Recent {
+    /// Remembers a rename. Whether it may take one of the last back, of which something may be left
+    /// at `from` then.
+    pub(crate) fn takes_back(
+        &mut self,
+        from: Option<(Wd, &OsStr)>,
+        to: Option<(Wd, &OsStr)>,
+    ) -> bool {
+        let [from, to] = [from, to].map(|place| place.map(|place| self.hasher.hash_one(place)));
+        let may_be = |a: Option<u64>, b: Option<u64>| a == b || a.is_none() || b.is_none();
+        let is = |a: Option<u64>, b: Option<u64>| a == b && a.is_some();
+        let found = from.is_some()
+            && self.renames.iter().any(|&(earlier_from, earlier_to)| {
+                may_be(earlier_from, to)
+                    && may_be(earlier_to, from)
+                    && (is(earlier_from, to) || is(earlier_to, from))
+            });
+        if self.renames.len() >= MEMORY {
+            self.renames.pop_front();
+        }
+        self.renames.push_back((from, to));
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +210,27 @@ mod tests {
         inbox.push_from(spot(0), false, 1, now + HOLD);
         (1..MAX_HELD as u32).for_each(|n| inbox.push(event(n)));
         assert!(inbox.pop(|| now).is_some());
+    }
+
+    #[test]
+    fn rename_that_takes_back_one_of_the_last_is_recognised() {
+        let mut recent = Recent::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| Some((1, OsStr::new(name))));
+        assert!(!recent.takes_back(a, b));
+        assert!(!recent.takes_back(b, c));
+        assert!(!recent.takes_back(b, Some((2, OsStr::new("a")))), "another directory");
+        assert!(recent.takes_back(b, a));
+        assert!(!recent.takes_back(None, d));
+        assert!(recent.takes_back(d, c), "it may have come from there");
+        assert!(recent.takes_back(d, None), "it may have gone back there");
+        assert!(recent.takes_back(a, d), "it may have gone there");
+        assert!(!recent.takes_back(None, a), "it leaves nothing behind here");
+        for n in 0..MEMORY as i32 {
+            assert!(
+                !recent.takes_back(Some((n + 9, OsStr::new("x"))), Some((n + 9, OsStr::new("y"))))
+            );
+        }
+        assert!(!recent.takes_back(a, b), "that is long ago");
     }
 
     proptest! {

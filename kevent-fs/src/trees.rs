@@ -10,6 +10,7 @@ use kevent_core::{Table, Token};
 use crate::change::Change;
 use crate::intake::{Event, Mask, Wd};
 use crate::registration::{Registration, Scope, Work};
+use crate::rename::Recent;
 use crate::scan::Pass;
 use crate::tree::NodeId;
 use crate::watches::{Holder, Watches};
@@ -22,11 +23,17 @@ pub(crate) struct Trees {
     pub(crate) registrations: Table<Registration>,
     /// On its way into the ring.
     pub(crate) told: VecDeque<Change>,
+    recent: Recent,
 }
 
 impl Trees {
     pub(crate) fn new(watches: Watches) -> Trees {
-        Trees { watches, registrations: Table::new(), told: VecDeque::new() }
+        Trees {
+            watches,
+            registrations: Table::new(),
+            told: VecDeque::new(),
+            recent: Recent::default(),
+        }
     }
 
     pub(crate) fn register(&mut self, path: &Path, key: u64, scope: Scope) -> io::Result<Token> {
@@ -77,6 +84,7 @@ impl Trees {
     pub(crate) fn renamed(&mut self, from: Option<Spot<'_>>, to: Option<Spot<'_>>, is_dir: bool) {
         let holders =
             |spot: Option<Spot<'_>>| spot.map_or(&[][..], |(wd, _)| self.watches.holders(wd));
+        let exchanged = self.recent.takes_back(from, to);
         let mut ends = Vec::with_capacity(1);
         for &(token, node) in holders(from) {
             ends.push((token, Some(node), find(holders(to), token)));
@@ -89,7 +97,7 @@ impl Trees {
         for (token, source, target) in ends {
             let from = source.zip(from.map(|(_, name)| name));
             let to = target.zip(to.map(|(_, name)| name));
-            self.at_work(token, |work| work.renamed(from, to, is_dir));
+            self.at_work(token, |work| work.renamed(from, to, is_dir, exchanged));
         }
     }
 
