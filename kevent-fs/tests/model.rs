@@ -2,73 +2,16 @@
 //! is in the end what is on the disk.
 
 #![allow(clippy::unwrap_used)]
-#![allow(unsafe_code)] // The standard library has no word for RENAME_EXCHANGE.
 
 mod common;
 
-use std::ffi::CString;
 use std::fs;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::Bench;
+use common::acts::{act, cases, perform};
 use kevent_fs::Watcher;
 use proptest::prelude::*;
-
-/// Something done to paths of three short components, the last step of which may fail: the directory
-/// may be missing, be full, be a file.
-#[derive(Clone, Debug)]
-enum Act {
-    Write(PathBuf),
-    MakeDirs(PathBuf),
-    Remove(PathBuf),
-    RemoveAll(PathBuf),
-    Rename(PathBuf, PathBuf),
-    Exchange(PathBuf, PathBuf),
-}
-
-/// A path in the root, or now and then beside it. Few names, so that they meet.
-fn path() -> impl Strategy<Value = PathBuf> {
-    let place = prop_oneof![6 => Just("root"), 1 => Just("outside")];
-    (place, prop::collection::vec("[abc]", 1..4)).prop_map(|(place, names)| {
-        let mut path = PathBuf::from(place);
-        path.extend(names);
-        path
-    })
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        3 => path().prop_map(Act::Write),
-        3 => path().prop_map(Act::MakeDirs),
-        1 => path().prop_map(Act::Remove),
-        1 => path().prop_map(Act::RemoveAll),
-        6 => (path(), path()).prop_map(|(from, to)| Act::Rename(from, to)),
-        1 => (path(), path()).prop_map(|(a, b)| Act::Exchange(a, b)),
-    ]
-}
-
-fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    let [a, b] = [a, b].map(|path| CString::new(path.as_os_str().as_bytes()).unwrap());
-    let here = libc::AT_FDCWD;
-    // SAFETY: both paths end with a zero and live through the call.
-    let done =
-        unsafe { libc::renameat2(here, a.as_ptr(), here, b.as_ptr(), libc::RENAME_EXCHANGE) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn perform(dir: &Path, act: &Act) {
-    // Failures are part of it.
-    let _ = match act {
-        Act::Write(path) => fs::write(dir.join(path), "text"),
-        Act::MakeDirs(path) => fs::create_dir_all(dir.join(path)),
-        Act::Remove(path) => fs::remove_file(dir.join(path)),
-        Act::RemoveAll(path) => fs::remove_dir_all(dir.join(path)),
-        Act::Rename(from, to) => fs::rename(dir.join(from), dir.join(to)),
-        Act::Exchange(a, b) => exchange(&dir.join(a), &dir.join(b)),
-    };
-}
 
 /// Every directory of the tree is watched: a file in each is told.
 fn is_watched_everywhere(bench: &mut Bench) {
@@ -82,23 +25,15 @@ fn is_watched_everywhere(bench: &mut Bench) {
     bench.is_as_on_disk();
 }
 
-/// That many cases, or as many as `PROPTEST_CASES` says.
-fn cases(usual: u32) -> ProptestConfig {
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig::default(),
-        None => ProptestConfig::with_cases(usual),
-    }
-}
-
 proptest! {
     #![proptest_config(cases(40))]
 
     /// All at once, before anything is read.
     #[test]
-    fn changes_read_late_keep_the_list(acts in prop::collection::vec(act(), 1..60)) {
+    fn changes_read_late_keep_the_list(acts in prop::collection::vec(act(3), 1..60)) {
         let (mut bench, _) = Bench::with_tree();
         fs::create_dir(bench.outside("outside")).unwrap();
-        acts.iter().for_each(|act| perform(bench.dir.path(), act));
+        acts.iter().for_each(|act| perform(bench.dir.path(), act, 0));
         bench.settle();
         bench.is_as_on_disk();
         is_watched_everywhere(&mut bench);
@@ -108,7 +43,7 @@ proptest! {
     /// nothing contradicts it, and once there are directories enough gone, all is covered.
     #[test]
     fn partial_watch_becomes_a_whole_one_when_there_are_watches_again(
-        acts in prop::collection::vec(act(), 1..80),
+        acts in prop::collection::vec(act(3), 1..80),
         at_once in any::<bool>(),
     ) {
         let mut bench = Bench::new(Watcher::new().unwrap().with_watch_limit(4));
@@ -116,9 +51,9 @@ proptest! {
         bench.queue[bench.id].watch_tree(&root, 1).unwrap();
         fs::create_dir(bench.outside("outside")).unwrap();
         for act in &acts {
-            perform(bench.dir.path(), act);
+            perform(bench.dir.path(), act, 0);
             if at_once {
-                bench.queue.wait(std::time::Duration::ZERO).unwrap();
+                bench.queue.wait(Duration::ZERO).unwrap();
             }
         }
         bench.settle();
@@ -137,14 +72,14 @@ proptest! {
 
     /// By another thread, while the changes are read.
     #[test]
-    fn changes_read_at_once_keep_the_list(acts in prop::collection::vec(act(), 1..1000)) {
+    fn changes_read_at_once_keep_the_list(acts in prop::collection::vec(act(3), 1..1000)) {
         let (mut bench, _) = Bench::with_tree();
         fs::create_dir(bench.outside("outside")).unwrap();
         let dir = bench.dir.path().to_owned();
         let worker =
-            std::thread::spawn(move || acts.iter().for_each(|act| perform(&dir, act)));
+            std::thread::spawn(move || acts.iter().for_each(|act| perform(&dir, act, 0)));
         while !worker.is_finished() {
-            bench.queue.wait(std::time::Duration::from_micros(100)).unwrap();
+            bench.queue.wait(Duration::from_micros(100)).unwrap();
             while let Some(change) = bench.queue.next() {
                 common::apply(&mut bench.told, &change);
             }
@@ -153,5 +88,20 @@ proptest! {
         bench.settle();
         bench.is_as_on_disk();
         is_watched_everywhere(&mut bench);
+    }
+
+    /// By another thread at full speed, in a deep tree, gathered or not. At each quiet point the copy
+    /// that is kept from the changes is as the disk, with the content of all files.
+    #[test]
+    fn copy_kept_from_the_changes_is_as_the_disk_at_each_quiet_point(
+        rounds in prop::collection::vec(prop::collection::vec(act(5), 1..300), 1..4),
+        gather in prop_oneof![Just(0), Just(2)],
+    ) {
+        let watcher = Watcher::new().unwrap().with_gather_time(Duration::from_millis(gather));
+        let mut bench = Bench::new(watcher);
+        let root = bench.root();
+        bench.queue[bench.id].watch_tree(&root, 1).unwrap();
+        fs::create_dir(bench.outside("outside")).unwrap();
+        common::full_speed(&mut bench, rounds);
     }
 }

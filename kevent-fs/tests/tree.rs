@@ -9,12 +9,13 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::Bench;
 use kevent_core::Wait;
 use kevent_fs::{ChangeKind, Kinds, Uncovered, Watcher};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 #[test]
 fn directories_made_at_once_are_told_with_what_they_hold() {
@@ -458,21 +459,32 @@ fn entries_exchanged_in_one_step_are_both_told() {
     fs::create_dir_all(bench.at("a/in-a")).unwrap();
     fs::create_dir_all(bench.at("b/in-b")).unwrap();
     bench.settle();
-    // RENAME_EXCHANGE (2) relative to AT_FDCWD (-100), which the standard library has no word for.
-    let script = "import ctypes, sys, os; a, b = map(os.fsencode, sys.argv[1:]); \
-                  sys.exit(ctypes.CDLL(None).renameat2(-100, a, -100, b, 2) != 0)";
-    let mut exchange = Command::new("python3");
-    exchange.args(["-c", script]).arg(bench.at("a")).arg(bench.at("b"));
-    if !exchange.output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: no python3 to call renameat2(2) with");
-        return;
-    }
+    exchange(&bench.at("a"), &bench.at("b"));
     bench.settle();
     bench.is_as_on_disk();
     File::create(bench.at("a/in-b/file")).unwrap();
     File::create(bench.at("b/in-a/file")).unwrap();
     bench.settle();
     bench.is_as_on_disk();
+}
+
+fn exchange(a: &Path, b: &Path) {
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+}
+
+#[test]
+fn files_exchanged_in_one_step_are_told_to_have_other_content() {
+    let (mut bench, _) = Bench::with_tree();
+    fs::create_dir(bench.at("d")).unwrap();
+    fs::write(bench.at("a"), "a").unwrap();
+    fs::write(bench.at("d/b"), "b").unwrap();
+    bench.take(None);
+    bench.quiet();
+    for _ in 0..3 {
+        exchange(&bench.at("a"), &bench.at("d/b"));
+        bench.quiet();
+        bench.mirrors_the_disk();
+    }
 }
 
 /// A directory that is mounted at a second place, until this is dropped.

@@ -1,5 +1,10 @@
 //! A watched tree, and a list of its paths that is kept from the changes alone.
 
+#[allow(dead_code)] // As below.
+pub(crate) mod acts;
+#[allow(dead_code)]
+pub(crate) mod mirror;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +13,8 @@ use std::time::{Duration, Instant};
 use kevent_core::{Queue, SourceId, Token, Wait};
 use kevent_fs::{Change, ChangeKind, Watcher};
 use tempfile::TempDir;
+
+use mirror::Mirror;
 
 /// How long a change may take on a busy machine before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +28,7 @@ pub(crate) struct Bench {
     pub(crate) id: SourceId<Watcher>,
     pub(crate) dir: TempDir,
     pub(crate) told: Paths,
+    pub(crate) mirror: Mirror,
     fences: usize,
 }
 
@@ -31,7 +39,7 @@ impl Bench {
         let id = queue.attach(watcher, |change| change).unwrap();
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("root")).unwrap();
-        Bench { queue, id, dir, told: Paths::new(), fences: 0 }
+        Bench { queue, id, dir, told: Paths::new(), mirror: Mirror::new(), fences: 0 }
     }
 
     /// A bench whose root is watched as a tree.
@@ -74,6 +82,36 @@ impl Bench {
         }
     }
 
+    /// Takes what is there, and keeps the copy of the tree.
+    pub(crate) fn take(&mut self, wait: impl Into<Wait>) -> Vec<Change> {
+        self.queue.wait(wait).unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| self.queue.next()).collect();
+        taken.iter().for_each(|change| mirror::apply(&mut self.mirror, change));
+        taken
+    }
+
+    /// Nothing happens any more, and all has been told: three times something is done and told, of
+    /// which the last is behind all that the kernel's queue had swallowed.
+    pub(crate) fn quiet(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let fence = self.at(".fence");
+        let mut open = 0;
+        for round in 0..6 {
+            let there = round % 2 == 0;
+            if there { fs::write(&fence, "") } else { fs::remove_file(&fence) }.unwrap();
+            while self.mirror.contains_key(&fence) != there || open > 0 {
+                for change in self.take(Wait::until(deadline)) {
+                    match change.kind {
+                        ChangeKind::Overflow => open += 1,
+                        ChangeKind::Resynced if change.path == self.root() => open -= 1,
+                        _ => {}
+                    }
+                }
+                assert!(Instant::now() < deadline, "the fence did not come: {:?}", self.mirror);
+            }
+        }
+    }
+
     /// Takes everything that happened in the root up to now. A file that is made and removed in the
     /// root tells when that is; it is left out.
     pub(crate) fn settle(&mut self) -> Vec<Change> {
@@ -112,11 +150,37 @@ impl Bench {
         assert_eq!(self.queue.next(), None);
     }
 
+    /// The copy that was kept from the changes is what is on the disk.
+    pub(crate) fn mirrors_the_disk(&mut self) {
+        let root = self.root();
+        mirror::is_as_on_disk(&mut self.mirror, &root);
+    }
+
     /// The list that was kept from the changes is what is on the disk.
     pub(crate) fn is_as_on_disk(&self) {
         let mut disk = Paths::new();
         walk(&self.root(), &mut disk);
         assert_eq!(self.told, disk);
+    }
+}
+
+/// Another thread does one round after the other, as fast as it can, while the changes are taken; after
+/// each the copy is as the disk.
+#[allow(dead_code)]
+pub(crate) fn full_speed(bench: &mut Bench, rounds: Vec<Vec<acts::Act>>) {
+    for (round, acts) in rounds.into_iter().enumerate() {
+        let dir = bench.dir.path().to_owned();
+        let worker = std::thread::spawn(move || {
+            for (n, act) in acts.iter().enumerate() {
+                acts::perform(&dir, act, round * 1000 + n);
+            }
+        });
+        while !worker.is_finished() {
+            bench.take(Duration::from_micros(100));
+        }
+        worker.join().unwrap();
+        bench.quiet();
+        bench.mirrors_the_disk();
     }
 }
 
