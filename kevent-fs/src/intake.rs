@@ -12,24 +12,20 @@ use std::sync::Arc;
 
 use rustix::fs::inotify::{self, CreateFlags};
 
+use crate::buffer::Buffer;
+
 /// The kernel's words for what happened.
 pub(crate) use rustix::fs::inotify::ReadFlags as Mask;
 
 /// A watch, as the kernel numbers them.
 pub(crate) type Wd = i32;
 
-/// Bytes that one `read(2)` takes: a few thousand events.
-const BUFFER: usize = 64 * 1024;
-
 /// The largest event: a name of 255 bytes and its zero.
 const LARGEST: usize = 16 + 256;
 
 pub(crate) struct Intake {
     fd: Arc<OwnedFd>,
-    buffer: Box<[u8]>,
-    /// What was read and not yet looked at.
-    start: usize,
-    end: usize,
+    buffer: Buffer,
 }
 
 /// What the kernel says of a watch.
@@ -45,8 +41,7 @@ pub(crate) struct Event<'a> {
 impl Intake {
     pub(crate) fn new() -> io::Result<Intake> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let buffer = vec![0; BUFFER].into_boxed_slice();
-        Ok(Intake { fd: Arc::new(fd), buffer, start: 0, end: 0 })
+        Ok(Intake { fd: Arc::new(fd), buffer: Buffer::new() })
     }
 
     /// The descriptor, to add watches to it.
@@ -60,48 +55,35 @@ impl Intake {
 
     /// Whether all that was read has been looked at.
     pub(crate) fn is_empty(&self) -> bool {
-        self.start >= self.end
+        self.buffer.is_empty()
     }
 
     /// Whether the last read had room to spare: the kernel had no more then.
     pub(crate) fn had_room(&self) -> bool {
-        self.end + LARGEST <= self.buffer.len()
+        self.buffer.has_room_for(LARGEST)
     }
 
     /// Reads what the kernel has, in place of what was read before. `false` when that is nothing.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
-        (self.start, self.end) = (0, 0);
-        match rustix::io::read(&self.fd, &mut *self.buffer) {
-            Ok(count) => self.end = count,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(self.end > 0)
+        self.buffer.read(self.fd.as_fd())
     }
 
-    /// The next event, to be passed over by [`skip`](Intake::skip) once it was looked at.
-    pub(crate) fn peek(&self) -> Option<(Event<'_>, Skip)> {
-        self.event_at(self.start)
+    /// The next event and its length, to be passed over by [`skip`](Intake::skip) once it was looked
+    /// at.
+    pub(crate) fn peek(&self) -> Option<(Event<'_>, usize)> {
+        parse(self.buffer.behind(0))
     }
 
-    /// The event behind the one that was peeked at.
-    pub(crate) fn peek_behind(&self, skip: Skip) -> Option<(Event<'_>, Skip)> {
-        self.event_at(skip.0)
+    /// The event behind the one of that length that was peeked at, and the length of both.
+    pub(crate) fn peek_behind(&self, length: usize) -> Option<(Event<'_>, usize)> {
+        let (event, more) = parse(self.buffer.behind(length))?;
+        Some((event, length + more))
     }
 
-    pub(crate) fn skip(&mut self, skip: Skip) {
-        self.start = skip.0;
-    }
-
-    fn event_at(&self, start: usize) -> Option<(Event<'_>, Skip)> {
-        let (event, length) = parse(self.buffer.get(start..self.end)?)?;
-        Some((event, Skip(start + length)))
+    pub(crate) fn skip(&mut self, length: usize) {
+        self.buffer.skip(length);
     }
 }
-
-/// Where the event behind begins.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Skip(usize);
 
 /// The event that `bytes` begin with, and its length. None when they are no whole event.
 fn parse(bytes: &[u8]) -> Option<(Event<'_>, usize)> {

@@ -1,0 +1,3 @@
+//! System calls that no crate wraps.
+
+pub(crate) mod fanotify;
