@@ -109,12 +109,9 @@ impl Work<'_> {
     }
 
     fn changed(&mut self, (node, name): Place<'_>, kind: ChangeKind) {
-        let Some(entry) = self.tree().entry_mut(node, name) else { return };
-        let is_dir = entry.is_dir();
-        if let Entry::Leaf { seen, .. } = entry {
-            *seen = None;
+        if let Some((path, is_dir)) = self.tree().touch(node, name) {
+            self.tell(path, kind, is_dir);
         }
-        self.tell_entry(node, name, kind, is_dir);
     }
 
     /// Something was moved in from where we do not watch.

@@ -128,6 +128,9 @@ impl Work<'_> {
             return None;
         }
         if let Some(path) = path {
+            if seen.is_none() && branch.is_none() {
+                self.tree().touched(node, &path, is_dir);
+            }
             if with_content {
                 self.tell(path.clone(), ChangeKind::Created, is_dir);
                 self.tell(path, ChangeKind::Modified, is_dir);

@@ -56,13 +56,30 @@ pub(crate) struct Tree {
     base: PathBuf,
     nodes: Table<Node>,
     root: NodeId,
+    last: Last,
+}
+
+/// The entry that was touched last: mostly it is the next one, too. It is true until the tree changes.
+#[derive(Debug, Default)]
+struct Last {
+    /// The directory that has it; none when it is not true any more.
+    node: Option<NodeId>,
+    path: Vec<u8>,
+    is_dir: bool,
+}
+
+impl Last {
+    fn is(&self, node: NodeId, name: &OsStr) -> bool {
+        let above = self.path.strip_suffix(name.as_bytes());
+        self.node == Some(node) && above.is_some_and(|above| above.ends_with(b"/"))
+    }
 }
 
 impl Tree {
     pub(crate) fn new(base: &Path) -> Tree {
         let mut nodes = Table::new();
         let root = nodes.insert(Node::default());
-        Tree { base: base.to_owned(), nodes, root }
+        Tree { base: base.to_owned(), nodes, root, last: Last::default() }
     }
 
     pub(crate) fn root(&self) -> NodeId {
@@ -106,8 +123,10 @@ impl Tree {
         let slashes = base.is_empty() || base.ends_with(b"/");
         let length: usize = names().map(|name| name.len() + 1).sum();
         let length = if slashes { length.saturating_sub(1) } else { length };
-        let mut path = vec![0; base.len() + length];
-        path[..base.len()].copy_from_slice(base);
+        // Not `vec![0; ..]`: calloc(3) takes the slow way through glibc's allocator.
+        let mut path = Vec::with_capacity(base.len() + length);
+        path.extend_from_slice(base);
+        path.resize(base.len() + length, 0);
         let mut at = path.len();
         for name in names() {
             path[at - name.len()..at].copy_from_slice(name.as_bytes());
@@ -132,7 +151,33 @@ impl Tree {
     }
 
     pub(crate) fn entry_mut(&mut self, node: NodeId, name: &OsStr) -> Option<&mut Entry> {
+        self.last.node = None;
         self.nodes.get_mut(node)?.entries.get_mut(name)
+    }
+
+    /// The content or the attributes of an entry have changed: its path, and whether it is a directory.
+    /// None when it is not known.
+    pub(crate) fn touch(&mut self, node: NodeId, name: &OsStr) -> Option<(PathBuf, bool)> {
+        if self.last.is(node, name) {
+            let path = OsString::from_vec(self.last.path.clone());
+            return Some((PathBuf::from(path), self.last.is_dir));
+        }
+        let entry = self.entry_mut(node, name)?;
+        let is_dir = entry.is_dir();
+        if let Entry::Leaf { seen, .. } = entry {
+            *seen = None;
+        }
+        let path = self.path_of(node, name);
+        self.touched(node, &path, is_dir);
+        Some((path, is_dir))
+    }
+
+    /// This is the path of the entry of `node` that was touched last.
+    pub(crate) fn touched(&mut self, node: NodeId, path: &Path, is_dir: bool) {
+        self.last.node = Some(node);
+        self.last.path.clear();
+        self.last.path.extend_from_slice(path.as_os_str().as_bytes());
+        self.last.is_dir = is_dir;
     }
 
     /// The names that a directory has.
@@ -153,6 +198,7 @@ impl Tree {
         if !self.is_standing(node) {
             return Err(entry);
         }
+        self.last.node = None;
         if let Entry::Branch(id) = entry {
             if let Some(branch) = self.nodes.get_mut(id) {
                 branch.place = Some((node, name.clone()));
@@ -166,6 +212,7 @@ impl Tree {
 
     /// Takes an entry out of its place, with all that is below.
     pub(crate) fn take(&mut self, node: NodeId, name: &OsStr) -> Option<Entry> {
+        self.last.node = None;
         let entry = self.nodes.get_mut(node)?.entries.remove(name)?;
         if let Entry::Branch(id) = entry {
             self.nodes.get_mut(id)?.place = None;
@@ -187,6 +234,7 @@ impl Tree {
     }
 
     fn forget_node(&mut self, node: NodeId) -> Vec<(NodeId, Option<Wd>)> {
+        self.last.node = None;
         let mut gone = Vec::new();
         let mut todo = vec![node];
         while let Some(id) = todo.pop() {
@@ -266,6 +314,28 @@ mod tests {
             assert_eq!(tree.path_of(root, OsStr::new("f")).as_os_str(), file);
             assert_eq!(tree.path_of(a, OsStr::new("f")).as_os_str(), in_a);
         }
+    }
+
+    #[test]
+    fn entry_that_was_touched_last_is_told_as_long_as_it_stands_there() {
+        let mut tree = Tree::new(Path::new("/base"));
+        let root = tree.root();
+        let a = branch(&mut tree, root, "a", 1);
+        let (name, longer) = (OsStr::new("f"), OsStr::new("ff"));
+        let leaf = || Entry::Leaf { is_dir: false, seen: Some(7) };
+        tree.put(a, name.into(), leaf()).unwrap();
+        tree.put(a, longer.into(), leaf()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(tree.touch(a, longer), Some((PathBuf::from("/base/a/ff"), false)));
+            assert!(matches!(tree.entry(a, longer), Some(Entry::Leaf { seen: None, .. })));
+        }
+        assert_eq!(tree.touch(a, name), Some((PathBuf::from("/base/a/f"), false)));
+        assert_eq!(tree.touch(root, name), None, "the same name elsewhere");
+        let taken = tree.take(root, OsStr::new("a")).unwrap();
+        tree.put(root, "b".into(), taken).unwrap();
+        assert_eq!(tree.touch(a, name), Some((PathBuf::from("/base/b/f"), false)));
+        tree.take(a, name).unwrap();
+        assert_eq!(tree.touch(a, name), None);
     }
 
     proptest! {
