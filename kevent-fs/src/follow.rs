@@ -22,7 +22,8 @@ impl Work<'_> {
         let Some(name) = name else { return self.happened_to_itself(node, mask) };
         let place = (node, name);
         if mask.contains(Mask::CREATE) {
-            self.created(place, mask.contains(Mask::ISDIR));
+            // Unless a listing has found it already.
+            self.insert_and_scan(node, name, mask.contains(Mask::ISDIR), false);
         } else if mask.contains(Mask::DELETE) {
             self.remove(node, name);
         } else if let Some(kind) = content_kind(mask) {
@@ -92,13 +93,6 @@ impl Work<'_> {
         } else if let Some(kind) = content_kind(mask) {
             self.tell_root(kind);
         }
-    }
-
-    fn created(&mut self, (node, name): Place<'_>, is_dir: bool) {
-        if self.tree().entry(node, name).is_some() {
-            return;
-        }
-        self.insert_and_scan(node, name, is_dir, false);
     }
 
     fn insert_and_scan(&mut self, node: NodeId, name: &OsStr, is_dir: bool, with_content: bool) {

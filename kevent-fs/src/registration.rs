@@ -82,6 +82,7 @@ impl Work<'_> {
     }
 
     /// Tells of a path.
+    #[inline] // It is moved through a few calls for each event.
     pub(crate) fn tell(&mut self, path: PathBuf, kind: ChangeKind, is_dir: bool) {
         if self.watches.kinds().want(&kind) && !self.registration.ended {
             let (token, key) = (self.token, self.registration.key);
@@ -111,11 +112,11 @@ impl Work<'_> {
     }
 
     /// A new entry, which is told unless it was there before the registration; with content if it came
-    /// with some. None when its directory is gone. When it is itself a directory of the tree it has to
-    /// be scanned.
+    /// with some. Nothing happens when it is known already, or its directory is gone. When it is itself
+    /// a directory of the tree it has to be scanned.
     pub(crate) fn insert(&mut self, node: NodeId, name: OsString, new: New) -> Option<NodeId> {
         let New { is_dir, seen, tell, with_content } = new;
-        // Made while the name is here, and told only if the directory stands.
+        // Made while the name is here, and told only if it gets there.
         let tell = tell && (with_content || self.watches.kinds().want(&ChangeKind::Created));
         let path = tell.then(|| self.registration.tree.path_of(node, &name));
         let entry = match self.registration.scope {

@@ -1,7 +1,7 @@
 //! The model of a watched tree: which directories there are, what they hold, by which watch they are
 //! known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -190,22 +190,26 @@ impl Tree {
         Entry::Branch(self.nodes.insert(Node::default()))
     }
 
-    /// Puts an entry to its place, where nothing may be: take that out first.
+    /// Puts an entry to its place.
     ///
-    /// Gives it back when there is no such directory in the tree: it was removed, or it is below the
-    /// entry itself.
+    /// Gives it back when something is there, which has to be taken out first; or when there is no such
+    /// directory in the tree: it was removed, or it is below the entry itself.
     pub(crate) fn put(&mut self, node: NodeId, name: OsString, entry: Entry) -> Result<(), Entry> {
         if !self.is_standing(node) {
             return Err(entry);
         }
         self.last.node = None;
-        if let Entry::Branch(id) = entry {
+        let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
+        let place = branch.map(|id| (id, name.clone()));
+        let Some(directory) = self.nodes.get_mut(node) else { return Err(entry) };
+        match directory.entries.entry(name) {
+            hash_map::Entry::Occupied(_) => return Err(entry),
+            hash_map::Entry::Vacant(vacant) => vacant.insert(entry),
+        };
+        if let Some((id, name)) = place {
             if let Some(branch) = self.nodes.get_mut(id) {
-                branch.place = Some((node, name.clone()));
+                branch.place = Some((node, name));
             }
-        }
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.entries.insert(name, entry);
         }
         Ok(())
     }
@@ -292,6 +296,7 @@ mod tests {
         let a = branch(&mut tree, root, "a", 1);
         let b = branch(&mut tree, a, "b", 2);
         let taken = tree.take(root, OsStr::new("a")).unwrap();
+        assert!(tree.put(a, "b".into(), Entry::Branch(b)).is_err(), "there is something");
         let back = tree.put(b, "a".into(), taken).unwrap_err();
         assert_eq!(tree.forget(&back).len(), 2);
         assert!(tree.get(b).is_none());

@@ -592,6 +592,40 @@ fn directory_mistaken_for_another_is_found_out_when_its_move_is_told() {
     assert_eq!(queue[id].watches(), 2);
 }
 
+/// As before, one level deeper: what stands in the place is the directory above. No event tells of the
+/// new directory then, so the look at it has to find out by itself.
+#[test]
+fn directory_below_another_that_took_its_place_is_not_mistaken() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |name: &str| dir.path().join(name);
+    let stranger = outside.path().join("stranger");
+    let mut queue = kevent_core::Queue::with_capacity(1.try_into().unwrap()).unwrap();
+    let id = queue.attach(Watcher::new().unwrap(), |change| change).unwrap();
+    fs::create_dir(at("a")).unwrap();
+    fs::create_dir_all(stranger.join("b")).unwrap();
+    queue[id].watch_tree(dir.path(), 1).unwrap();
+    fs::create_dir(at("a/b")).unwrap();
+    fs::rename(at("a"), at("z")).unwrap();
+    fs::rename(&stranger, at("a")).unwrap();
+    queue.wait(None).unwrap();
+    fs::rename(at("a"), &stranger).unwrap();
+    File::create(at("end")).unwrap();
+    while queue.next().is_none_or(|change| change.path != at("end")) {
+        queue.wait(None).unwrap();
+    }
+    File::create(stranger.join("b/not told")).unwrap();
+    File::create(at("z/b/file")).unwrap();
+    let told = loop {
+        queue.wait(None).unwrap();
+        match queue.next() {
+            Some(change) if change.kind == ChangeKind::Created => break change.path,
+            _ => {}
+        }
+    };
+    assert_eq!(told, at("z/b/file"));
+    assert_eq!(queue[id].watches(), 3);
+}
+
 #[test]
 fn replaced_name_is_not_looked_for_in_the_directory_that_took_the_place_of_its_own() {
     let (mut bench, _) = Bench::with_tree();
