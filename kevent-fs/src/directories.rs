@@ -84,11 +84,12 @@ impl Directories {
                 _ => return None,
             }
         }
-        let mut path = self.base.clone();
-        path.extend(names.into_iter().rev());
-        if name != "." {
-            path.push(name);
-        }
+        let names = names.into_iter().map(OsString::as_os_str).rev();
+        let names = names.chain(Some(name).filter(|name| *name != "."));
+        let length: usize = names.clone().map(|name| name.len() + 1).sum();
+        let mut path = PathBuf::with_capacity(self.base.as_os_str().len() + length);
+        path.push(&self.base);
+        path.extend(names);
         Some(path)
     }
 
