@@ -322,6 +322,16 @@ fn exchange_leaves_both() {
 }
 
 #[test]
+fn rename_there_and_back_is_no_exchange() {
+    let Some(mut bench) = Bench::new() else { return };
+    fs::write(bench.at("f"), "f").unwrap();
+    bench.happened();
+    fs::rename(bench.at("f"), bench.at("g")).unwrap();
+    fs::rename(bench.at("g"), bench.at("f")).unwrap();
+    assert_eq!(bench.happened(), ["Moved root/f root/g", "Moved root/g root/f"]);
+}
+
+#[test]
 fn removed_or_moved_root_ends_the_registration() {
     let Some(mut bench) = Bench::new() else { return };
     fs::create_dir(bench.outside("second")).unwrap();
