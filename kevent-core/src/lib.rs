@@ -73,7 +73,9 @@ pub use crate::sources::counter::{Adder, CounterEvent, Counters};
 pub use crate::sources::handler::{HandlerEvents, HandlerPoster};
 pub use crate::sources::idle::{Idle, IdleEvent};
 pub use crate::sources::mounts::{Mount, MountEvent, Mounts};
-pub use crate::sources::pressure::{Pressure, PressureEvent, PressureLevel, PressureLevels, PressureLimit, Resource, Stalled};
+pub use crate::sources::pressure::{
+    Pressure, PressureEvent, PressureLevel, PressureLevels, PressureLimit, Resource, Stalled,
+};
 pub use crate::sources::process::{ProcessEvent, Processes, WatchError};
 pub use crate::sources::signal::{Signal, SignalEvent, SignalValue, Signals};
 pub use crate::sources::timer::{TimerChange, TimerEvent, TimerKind, Timers};

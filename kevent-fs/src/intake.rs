@@ -2,20 +2,21 @@
 //!
 //! Events are looked at where they lie in the buffer, one by one, so a name is copied only if something
 //! keeps it. The layout is that of `struct inotify_event`: watch, mask, cookie and the length of the
-//! name, 32 bits each, then the name, filled up with zeros.
+//! name, 32 bits each, then the name, filled up with zeros. (The crate `inotify` reads them, too, but
+//! allocates for each, and does not say how much there was.)
 
 use std::ffi::{CStr, OsStr};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use rustix::fs::inotify::{self, CreateFlags};
+use inotify::Inotify;
 
 use crate::buffer::Buffer;
 
 /// The kernel's words for what happened.
-pub(crate) use rustix::fs::inotify::ReadFlags as Mask;
+pub(crate) use inotify::EventMask as Mask;
 
 /// A watch, as the kernel numbers them.
 pub(crate) type Wd = i32;
@@ -24,7 +25,7 @@ pub(crate) type Wd = i32;
 const LARGEST: usize = 16 + 256;
 
 pub(crate) struct Intake {
-    fd: Arc<OwnedFd>,
+    kernel: Arc<Inotify>,
     buffer: Buffer,
 }
 
@@ -40,17 +41,16 @@ pub(crate) struct Event<'a> {
 
 impl Intake {
     pub(crate) fn new() -> io::Result<Intake> {
-        let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        Ok(Intake { fd: Arc::new(fd), buffer: Buffer::new() })
+        Ok(Intake { kernel: Arc::new(Inotify::init()?), buffer: Buffer::new() })
     }
 
     /// The descriptor, to add watches to it.
-    pub(crate) fn share(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.fd)
+    pub(crate) fn share(&self) -> Arc<Inotify> {
+        Arc::clone(&self.kernel)
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.kernel.as_fd()
     }
 
     /// Whether all that was read has been looked at.
@@ -65,7 +65,7 @@ impl Intake {
 
     /// Reads what the kernel has, in place of what was read before. `false` when that is nothing.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
-        self.buffer.read(self.fd.as_fd())
+        self.buffer.read(self.kernel.as_fd())
     }
 
     /// The next event and its length, to be passed over by [`skip`](Intake::skip) once it was looked

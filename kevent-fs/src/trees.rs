@@ -64,7 +64,7 @@ impl Trees {
     /// Anything but a rename.
     pub(crate) fn happened(&mut self, event: &Event<'_>) {
         let Event { wd, mask, name, .. } = *event;
-        if mask.contains(Mask::QUEUE_OVERFLOW) {
+        if mask.contains(Mask::Q_OVERFLOW) {
             self.watches.overflowed();
             self.all_at_work(|work| work.overflowed());
         } else if mask.contains(Mask::IGNORED) {

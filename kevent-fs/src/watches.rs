@@ -6,12 +6,11 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use inotify::{Inotify, WatchDescriptor, WatchMask};
 use kevent_core::Token;
-use rustix::fs::inotify::{self, WatchFlags};
 
 use crate::change::Kinds;
 use crate::intake::Wd;
@@ -34,9 +33,11 @@ pub(crate) enum Target {
 }
 
 pub(crate) struct Watches {
-    kernel: Arc<OwnedFd>,
+    kernel: Arc<Inotify>,
+    /// The same descriptor.
+    adder: inotify::Watches,
     /// Who holds each watch.
-    by_wd: HashMap<Wd, Vec<Holder>, BuildHasherDefault<WdHasher>>,
+    by_wd: HashMap<Wd, Watch, BuildHasherDefault<WdHasher>>,
     /// Removed, but the kernel's last word on them (`IN_IGNORED`) was not read yet: what comes in
     /// under such a number is old, even if the kernel has begun to use the number again.
     retired: HashSet<Wd>,
@@ -46,6 +47,11 @@ pub(crate) struct Watches {
     freed: bool,
     /// Events were read that nobody has looked at yet.
     unread: bool,
+}
+
+struct Watch {
+    descriptor: WatchDescriptor,
+    holders: Vec<Holder>,
 }
 
 /// The kernel gives the numbers in turn; nobody else can choose them.
@@ -68,8 +74,9 @@ impl Hasher for WdHasher {
 }
 
 impl Watches {
-    pub(crate) fn new(kernel: Arc<OwnedFd>) -> Watches {
+    pub(crate) fn new(kernel: Arc<Inotify>) -> Watches {
         Watches {
+            adder: kernel.watches(),
             kernel,
             by_wd: HashMap::default(),
             retired: HashSet::new(),
@@ -114,17 +121,18 @@ impl Watches {
     ///
     /// `StorageFull` at the limit, be it ours or the kernel's.
     pub(crate) fn add(&mut self, path: &Path, target: Target) -> io::Result<Wd> {
-        let wd = inotify::add_watch(&self.kernel, path, mask(target, self.kinds))?;
+        let descriptor = self.adder.add(path, mask(target, self.kinds))?;
+        let wd = descriptor.get_watch_descriptor_id();
         if self.by_wd.contains_key(&wd) {
             return Ok(wd);
         }
         // Only the kernel knows whether the path leads to something new.
         if self.by_wd.len() >= self.limit {
-            self.retire(wd);
+            self.retire(descriptor);
             let text = "the watcher holds as many watches as it was allowed (with_watch_limit)";
             return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
-        self.by_wd.insert(wd, Vec::with_capacity(1));
+        self.by_wd.insert(wd, Watch { descriptor, holders: Vec::with_capacity(1) });
         Ok(wd)
     }
 
@@ -143,18 +151,18 @@ impl Watches {
         if self.retired.contains(&wd) {
             return &[];
         }
-        self.by_wd.get(&wd).map_or(&[], Vec::as_slice)
+        self.by_wd.get(&wd).map_or(&[], |watch| &watch.holders)
     }
 
     /// As which directory the registration holds the watch.
     pub(crate) fn holder(&self, wd: Wd, token: Token) -> Option<NodeId> {
-        let holders = self.by_wd.get(&wd)?;
+        let holders = &self.by_wd.get(&wd)?.holders;
         holders.iter().find(|holder| holder.0 == token).map(|holder| holder.1)
     }
 
     /// The registration holds the watch as that directory, and as no other.
     pub(crate) fn hold(&mut self, wd: Wd, token: Token, node: NodeId) {
-        if let Some(holders) = self.by_wd.get_mut(&wd) {
+        if let Some(Watch { holders, .. }) = self.by_wd.get_mut(&wd) {
             holders.retain(|holder| holder.0 != token);
             holders.push((token, node));
         }
@@ -162,7 +170,7 @@ impl Watches {
 
     /// The registration lets go of the watch.
     pub(crate) fn release(&mut self, wd: Wd, token: Token) {
-        if let Some(holders) = self.by_wd.get_mut(&wd) {
+        if let Some(Watch { holders, .. }) = self.by_wd.get_mut(&wd) {
             holders.retain(|holder| holder.0 != token);
         }
         self.remove_if_unheld(wd);
@@ -174,7 +182,7 @@ impl Watches {
             return Vec::new();
         }
         self.freed = true;
-        self.by_wd.remove(&wd).unwrap_or_default()
+        self.by_wd.remove(&wd).map(|watch| watch.holders).unwrap_or_default()
     }
 
     /// The kernel's queue ran over; it may have swallowed any number of last words.
@@ -184,45 +192,47 @@ impl Watches {
 
     /// Removes a watch that was added and that nobody holds.
     pub(crate) fn remove_if_unheld(&mut self, wd: Wd) {
-        if self.by_wd.get(&wd).is_some_and(Vec::is_empty) {
-            self.by_wd.remove(&wd);
+        if !self.by_wd.get(&wd).is_some_and(|watch| watch.holders.is_empty()) {
+            return;
+        }
+        if let Some(watch) = self.by_wd.remove(&wd) {
             self.freed = true;
-            self.retire(wd);
+            self.retire(watch.descriptor);
         }
     }
 
-    fn retire(&mut self, wd: Wd) {
+    fn retire(&mut self, descriptor: WatchDescriptor) {
+        self.retired.insert(descriptor.get_watch_descriptor_id());
         // Fails when the kernel was faster: the directory is gone. Its last word comes all the same.
-        let _ = inotify::remove_watch(&self.kernel, wd);
-        self.retired.insert(wd);
+        let _ = self.adder.remove(descriptor);
     }
 }
 
 /// What the kernel is asked to tell: what the wanted kinds need, and what following names needs.
-fn mask(target: Target, kinds: Kinds) -> WatchFlags {
-    let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+fn mask(target: Target, kinds: Kinds) -> WatchMask {
+    let itself = WatchMask::DELETE_SELF | WatchMask::MOVE_SELF;
     // Names are followed whatever is wanted: without them no path is known. A file that has no name
     // any more is nobody's entry.
-    let names = WatchFlags::CREATE
-        | WatchFlags::DELETE
-        | WatchFlags::MOVE
-        | WatchFlags::ONLYDIR
-        | WatchFlags::EXCL_UNLINK;
+    let names = WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::MOVE
+        | WatchMask::ONLYDIR
+        | WatchMask::EXCL_UNLINK;
     let mut mask = match target {
         // The number of links tells that a file was removed which somebody still has open.
-        Target::File => itself | WatchFlags::ATTRIB,
+        Target::File => itself | WatchMask::ATTRIB,
         Target::Root => itself | names,
         // Where it is and whether it stands, the directory above tells.
-        Target::Found => names | WatchFlags::DONT_FOLLOW,
+        Target::Found => names | WatchMask::DONT_FOLLOW,
         Target::Pinned => names,
     };
-    mask.set(WatchFlags::MODIFY, kinds.contains(Kinds::MODIFIED));
-    mask.set(WatchFlags::CLOSE_WRITE, kinds.contains(Kinds::WRITTEN));
+    mask.set(WatchMask::MODIFY, kinds.contains(Kinds::MODIFIED));
+    mask.set(WatchMask::CLOSE_WRITE, kinds.contains(Kinds::WRITTEN));
     if kinds.contains(Kinds::ATTRIBUTES) {
-        mask |= WatchFlags::ATTRIB;
+        mask |= WatchMask::ATTRIB;
     }
     // The same directory may be the root of one registration and be found by another one.
-    mask | WatchFlags::MASK_ADD
+    mask | WatchMask::MASK_ADD
 }
 
 #[cfg(test)]
@@ -262,7 +272,8 @@ mod tests {
         watches.hold(wd, old, old);
         watches.release(wd, old);
         // The kernel takes 2^31 other numbers first; not so here.
-        watches.by_wd.insert(wd, vec![(new, new)]);
+        let descriptor = watches.adder.add(dir.path(), WatchMask::CREATE).unwrap();
+        watches.by_wd.insert(wd, Watch { descriptor, holders: vec![(new, new)] });
         assert_eq!(watches.holders(wd), [], "what comes now is of the old one");
         assert_eq!(watches.ignored(wd), [], "and so is this");
         assert_eq!(watches.holders(wd), [(new, new)]);
