@@ -21,7 +21,18 @@ pub(crate) struct Attached<E> {
     /// Its number in the poll set.
     pub(crate) number: u16,
     pub(crate) pending: bool,
+    /// The kernel spoke of it in this look.
+    pub(crate) heard: bool,
     pub(crate) gate: Gate<E>,
+}
+
+/// Where the events of a turn go, and when they are seen.
+pub(crate) struct Turn<'q, E> {
+    pub(crate) ring: &'q mut Ring<E>,
+    pub(crate) clock: &'q Clock,
+    pub(crate) seen: u64,
+    /// What happened later is not of this turn, if the order is strict.
+    pub(crate) until: Option<Instant>,
 }
 
 impl<E: 'static> Attached<E> {
@@ -31,26 +42,11 @@ impl<E: 'static> Attached<E> {
         number: u16,
     ) -> Attached<E> {
         let source = Box::new(Wrapped { source, wrap });
-        Attached { source, number, pending: true, gate: Gate::new(Flow::new()) }
+        Attached { source, number, pending: true, heard: false, gate: Gate::new(Flow::new()) }
     }
 }
 
 impl<E> Attached<E> {
-    /// Asks the source what it has, and moves up to `share` of it into the ring, unless its terms say
-    /// otherwise. Says when there will be more.
-    pub(crate) fn turn(
-        &mut self,
-        ring: &mut Ring<E>,
-        clock: &Clock,
-        token: Token,
-        share: usize,
-    ) -> io::Result<Due> {
-        match self.ask()? {
-            Some(due) => Ok(due),
-            None => self.push(ring, clock, token, share),
-        }
-    }
-
     /// Asks the source when it will have something; `None` if it has something that it may push.
     pub(crate) fn ask(&mut self) -> io::Result<Option<Due>> {
         let due = self.source.flush()?;
@@ -67,22 +63,20 @@ impl<E> Attached<E> {
         Ok(self.gate.is_shut().then_some(Due::OnWake))
     }
 
-    /// Moves up to `share` of what the source has into the ring. Says when there will be more.
+    /// Moves up to `share` of what the source has into the ring.
     pub(crate) fn push(
         &mut self,
-        ring: &mut Ring<E>,
-        clock: &Clock,
+        to: &mut Turn<'_, E>,
         token: Token,
         share: usize,
-    ) -> io::Result<Due> {
+    ) -> io::Result<()> {
         let quota = self.gate.flow.quota.map_or(share, |quota| quota.get());
         let lying = self.gate.stats.in_ring;
-        let _span = trace::drain(self.source.name());
-        ring.begin(token, clock.turn_nanos());
-        self.pending = self.source.drain(ring, &mut self.gate, quota)?;
+        let _span = trace::drain(|| self.source.name());
+        to.ring.begin(token, to.seen);
+        self.pending = self.source.drain(to, &mut self.gate, quota)?;
         self.account(lying);
-        // What is due after the drain; a source that was left with something is pending.
-        self.source.flush()
+        Ok(())
     }
 
     /// A turn is over that began with `lying` events of the source in the ring.
@@ -144,7 +138,8 @@ pub(crate) trait AnySource<E>: Send {
     fn ready(&mut self, key: PollKey, ready: Ready);
     fn flush(&mut self) -> io::Result<Due>;
     /// Says whether it may have more.
-    fn drain(&mut self, ring: &mut Ring<E>, gate: &mut Gate<E>, quota: usize) -> io::Result<bool>;
+    fn drain(&mut self, to: &mut Turn<'_, E>, gate: &mut Gate<E>, quota: usize)
+    -> io::Result<bool>;
     fn oldest(&mut self) -> Option<Instant>;
     fn deliver(&mut self, token: Token) -> bool;
     fn name(&self) -> &'static str;
@@ -178,8 +173,13 @@ impl<E, S: Source, W: FnMut(S::Item) -> E + Send + 'static> AnySource<E> for Wra
         self.source.flush().map_err(Self::in_context)
     }
 
-    fn drain(&mut self, ring: &mut Ring<E>, gate: &mut Gate<E>, quota: usize) -> io::Result<bool> {
-        let mut sink = RingSink::new(ring, gate, &mut self.wrap, quota);
+    fn drain(
+        &mut self,
+        to: &mut Turn<'_, E>,
+        gate: &mut Gate<E>,
+        quota: usize,
+    ) -> io::Result<bool> {
+        let mut sink = RingSink::new(to.ring, gate, &mut self.wrap, quota, to.until);
         self.source.drain(&mut sink).map_err(Self::in_context)?;
         Ok(sink.may_have_more::<S::Item>())
     }

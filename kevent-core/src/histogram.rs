@@ -28,7 +28,13 @@ impl Histogram {
     /// Counts a value.
     #[inline]
     pub fn record(&mut self, value: u64) {
-        self.buckets[(u64::BITS - value.leading_zeros()) as usize] += 1;
+        self.record_several(value, 1);
+    }
+
+    /// Counts a value that stands for that many.
+    #[inline]
+    pub(crate) fn record_several(&mut self, value: u64, count: u64) {
+        self.buckets[(u64::BITS - value.leading_zeros()) as usize] += count;
         self.max = self.max.max(value);
     }
 

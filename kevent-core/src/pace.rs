@@ -20,7 +20,7 @@ const TURNS_PER_CLOCK: u32 = 16;
 /// Counts turns, and says when it is time to look.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Turns since the last look, and when the first of them was over.
+    /// Turns since the last look, and when the second of them was over.
     turns: u32,
     begun: Instant,
     allowed: u32,
@@ -41,14 +41,17 @@ impl Pace {
     #[inline]
     pub(crate) fn turned(&mut self, clock: impl FnOnce() -> Instant) -> bool {
         self.turns = self.turns.saturating_add(1);
-        if self.turns % TURNS_PER_CLOCK == 0 || self.turns.is_power_of_two() {
+        // Not the first: where every turn looks, there is nothing to measure.
+        if matches!(self.turns, 2 | 3 | 4 | 8)
+            || self.turns % TURNS_PER_CLOCK == 0 && self.turns > 0
+        {
             self.compare(clock());
         }
         self.wants_a_look()
     }
 
     fn compare(&mut self, now: Instant) {
-        if self.turns == 1 {
+        if self.turns == 2 {
             self.begun = now;
         } else if now >= self.begun + SPAN {
             // They are longer than those before the last look.
@@ -58,11 +61,10 @@ impl Pace {
 
     /// The kernel is about to be looked at.
     pub(crate) fn looks(&mut self, clock: impl FnOnce() -> Instant) {
-        // One turn tells nothing: the time behind it is the user's, who has just begun.
-        if let Some(measured @ 1..) = self.turns.checked_sub(1) {
+        if let Some(measured @ 1..) = self.turns.checked_sub(2) {
             let each = clock().saturating_duration_since(self.begun) / measured;
             let fitting = SPAN.as_nanos() / each.as_nanos().max(1);
-            self.allowed = u32::try_from(fitting).unwrap_or(TURNS_MAX).clamp(2, TURNS_MAX);
+            self.allowed = u32::try_from(fitting).unwrap_or(TURNS_MAX).clamp(3, TURNS_MAX);
         }
         self.turns = 0;
     }
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn short_turns_are_many_and_long_ones_few() {
         let (mut pace, mut now) = (Pace::new(), Instant::now());
-        for (each, expected) in [(50, 512), (10_000, 20), (100_000, 2), (9_000_000, 2), (50, 512)] {
+        for (each, expected) in [(50, 512), (10_000, 20), (100_000, 3), (9_000_000, 3), (50, 512)] {
             let each = Duration::from_nanos(each);
             turns_until_a_look(&mut pace, &mut now, each);
             assert_eq!(turns_until_a_look(&mut pace, &mut now, each), expected, "{each:?}");
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn turns_that_have_become_long_are_noticed_before_the_next_look() {
-        for (each, expected) in [(10_000, 32), (100_000, 4), (9_000_000, 2)] {
+        for (each, expected) in [(10_000, 32), (100_000, 4), (9_000_000, 3)] {
             let (mut pace, mut now) = (Pace::new(), Instant::now());
             turns_until_a_look(&mut pace, &mut now, Duration::from_nanos(50));
             let each = Duration::from_nanos(each);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::attached::Attached;
+use crate::attached::{Attached, Turn};
 use crate::changes::{Changed, Changes};
 use crate::clock::Clock;
 use crate::flow::{Flow, SourceStats};
@@ -19,7 +19,7 @@ use crate::interrupt::{Interrupter, Interrupts};
 use crate::mask::SignalMask;
 use crate::pace::Pace;
 use crate::registry::{Order, Registry};
-use crate::ring::{OWN, Ring, Taken};
+use crate::ring::{OWN, Ring, Taken, UNDATED};
 use crate::sink::Full;
 use crate::source::{Due, Source};
 use crate::spin::Spin;
@@ -100,10 +100,25 @@ pub struct Queue<E> {
     interrupts_told: u64,
     handling: Histogram,
     lag: Histogram,
-    /// When the kernel was looked at last.
+    /// When the kernel was looked at, if that look is measured.
     looked: u64,
+    measured: bool,
+    /// Somebody asks for the times of events.
+    stamps: bool,
+    /// The last wait had to sleep.
+    slept: bool,
     /// Tells its ids from those of other queues.
     number: u64,
+}
+
+/// One of so many looks is measured: how long it is since the last one, and how long the user takes for
+/// what comes of it.
+const MEASURED: u32 = 16;
+
+/// Where the events of this turn go.
+fn turn<'q, E>(ring: &'q mut Ring<E>, waiter: &'q Waiter, stamps: bool) -> Turn<'q, E> {
+    let clock = waiter.clock();
+    Turn { ring, clock, seen: if stamps { clock.turn_nanos() } else { UNDATED }, until: None }
 }
 
 /// A loop that is watched for stalls writes down what it takes. It has its budget here, and the queue's
@@ -149,6 +164,9 @@ impl<E: 'static> Queue<E> {
             handling: Histogram::default(),
             lag: Histogram::default(),
             looked: 0,
+            measured: false,
+            stamps: false,
+            slept: false,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -312,10 +330,15 @@ impl<E: 'static> Queue<E> {
     }
 
     /// As [`next`](Queue::next), with what the queue knows of the event.
+    ///
+    /// Until this is first called the queue reads no clock for its events: those that are in the ring at
+    /// that time have then.
     pub fn next_stamped(&mut self) -> Option<Stamped<E>> {
+        self.stamps = true;
         self.take().map(|taken| {
             let Taken { source, token, event, seen, sequence } = taken;
-            let seen = self.waiter.clock().instant(seen);
+            let clock = self.waiter.clock();
+            let seen = clock.instant(if seen == UNDATED { clock.turn_nanos() } else { seen });
             Stamped { event, sequence, seen, source, token }
         })
     }
@@ -378,8 +401,7 @@ impl<E: 'static> Queue<E> {
     /// sources do not count; they have their own room.
     #[inline]
     pub fn post(&mut self, event: E) -> Result<(), Full<E>> {
-        let seen = self.waiter.clock().last_turn_nanos();
-        if let Err(event) = self.ring.post(event, seen) {
+        if let Err(event) = self.ring.post(event, UNDATED) {
             self.refused += 1;
             return Err(Full(event));
         }
@@ -473,12 +495,16 @@ impl<E: 'static> Queue<E> {
         let wait = &mut wait;
         let _span = trace::wait();
         self.begin_turn();
-        let mut outcome = self.collect();
+        let mut outcome = Ok(());
+        // A thread that slept last time will do so again, and is going to ask the sources then.
+        if !self.slept || self.enough(wait) == 0 {
+            outcome = self.collect();
+        }
         // A source that fails at every turn must not keep the others from being looked at.
-        let look = outcome.is_err() || self.pace.wants_a_look() || self.enough(wait) == 0;
-        if look {
+        if outcome.is_err() || self.pace.wants_a_look() || self.enough(wait) == 0 {
             outcome = outcome.and(self.look(Some(Duration::ZERO), None).map(|_| ()));
         }
+        self.slept = false;
         while outcome.is_ok() && self.ring.len() < self.enough(wait) && !self.interrupts.pending() {
             let interrupted;
             (interrupted, outcome) = match self.sleep(wait) {
@@ -503,10 +529,13 @@ impl<E: 'static> Queue<E> {
             watched.progress.is_back();
         }
         let clock = self.waiter.clock();
+        if !self.ring.is_empty() {
+            self.ring.date(clock.turn_nanos());
+        }
         let before = clock.last_turn_nanos();
         clock.begin_turn();
-        if !self.waiter.waker().is_exported() {
-            self.handling.record(clock.turn_nanos() - before);
+        if self.measured && !self.waiter.waker().is_exported() {
+            self.handling.record_several(clock.turn_nanos() - before, MEASURED.into());
         }
     }
 
@@ -520,7 +549,15 @@ impl<E: 'static> Queue<E> {
 
     /// Sleeps until something is there, and fetches it. Says whether a signal ended it.
     fn sleep(&mut self, wait: &mut Wait) -> io::Result<bool> {
-        let due = self.fall_asleep()?;
+        let due = match self.fall_asleep() {
+            Ok(due) => due,
+            // A source that fails at every turn must not keep the others from being looked at.
+            Err(error) => return self.look(Some(Duration::ZERO), None).and(Err(error)),
+        };
+        if self.ring.len() >= self.enough(wait) {
+            self.waiter.waker().wake_up();
+            return Ok(false);
+        }
         let idle = due != Due::Now && self.sources.may_idle(&self.ring);
         let mut timeout = match due {
             // It is idle only if the kernel has nothing either.
@@ -538,13 +575,16 @@ impl<E: 'static> Queue<E> {
                 self.waiter.set_wall(deadline)?;
             }
         }
-        let looked = self.look(timeout, wait.mask());
-        self.waiter.waker().wake_up();
-        let looked = looked?;
-        if idle && self.sources.may_idle(&self.ring) && !wait.is_over(self.waiter.clock()) {
-            self.sources.idle_turn(&mut self.ring, self.waiter.clock())?;
+        self.slept = true;
+        let interrupted = self.look(timeout, wait.mask())?;
+        // Whoever rang is none of which the kernel spoke; those with a deadline are not, either.
+        if self.ring.len() < self.enough(wait) {
+            self.collect()?;
         }
-        Ok(looked)
+        if idle && self.sources.may_idle(&self.ring) && !wait.is_over(self.waiter.clock()) {
+            self.sources.idle_turn(&mut turn(&mut self.ring, &self.waiter, self.stamps))?;
+        }
+        Ok(interrupted)
     }
 
     /// From here on others ring who have something for this thread. Says when there will be something:
@@ -554,35 +594,46 @@ impl<E: 'static> Queue<E> {
         self.waiter.waker().fall_asleep();
         let before = self.ring.len();
         let due = self.collect_due()?;
-        let here =
-            self.ring.len() > before || self.sources.any_ready() || self.interrupts.pending();
+        let here = self.ring.len() > before || self.interrupts.pending();
         Ok(if here { Due::Now } else { due })
     }
 
-    /// One look at the kernel, then one at every source that may have something. Says whether a
-    /// signal ended it.
+    /// One look at the kernel, then one at those sources of which it spoke. The thread is awake after
+    /// it. Says whether a signal ended it.
     fn look(&mut self, timeout: Option<Duration>, mask: Option<SignalMask>) -> io::Result<bool> {
         let span = trace::look();
         self.is_about_to_look();
-        let interrupted = self.sleeper.sleep(timeout, mask)?;
+        let slept = self.sleeper.sleep(timeout, mask);
+        self.waiter.waker().wake_up();
+        let interrupted = slept?;
         self.has_looked();
-        drop(span);
+        span.end();
         self.sources.hear(self.sleeper.found(), self.waiter.clock());
-        self.collect().map(|()| interrupted)
+        self.sources.turn_of_heard(&mut turn(&mut self.ring, &self.waiter, self.stamps))?;
+        Ok(interrupted)
     }
 
     fn is_about_to_look(&mut self) {
         let clock = self.waiter.clock();
+        if !self.ring.is_empty() {
+            self.ring.date(clock.turn_nanos());
+        }
         self.pace.looks(|| clock.turn());
-        self.lag.record(clock.turn_nanos().saturating_sub(self.looked));
+        if self.measured {
+            self.lag
+                .record_several(clock.turn_nanos().saturating_sub(self.looked), MEASURED.into());
+        }
         self.polls += 1;
+        self.measured = self.polls % u64::from(MEASURED) == 0;
     }
 
     /// Time has passed, in the kernel.
     fn has_looked(&mut self) {
         let clock = self.waiter.clock();
         clock.begin_turn();
-        self.looked = clock.turn_nanos();
+        if self.measured {
+            self.looked = clock.turn_nanos();
+        }
     }
 
     fn collect(&mut self) -> io::Result<()> {
@@ -591,7 +642,7 @@ impl<E: 'static> Queue<E> {
 
     /// Asks every source what it has, moves it into the ring, and says when there will be more.
     fn collect_due(&mut self) -> io::Result<Due> {
-        self.sources.turn(&mut self.ring, self.waiter.clock())
+        self.sources.turn(&mut turn(&mut self.ring, &self.waiter, self.stamps))
     }
 
     /// Leaves the descriptor as those expect it who may sleep on it now: it rings from here on,
@@ -601,7 +652,7 @@ impl<E: 'static> Queue<E> {
         let due = self.collect_due();
         // After a failure the deadlines are not known: let the queue look again.
         let more = matches!(due, Ok(Due::Now) | Err(_));
-        if more || !self.ring.is_empty() || self.sources.any_ready() {
+        if more || !self.ring.is_empty() {
             self.waiter.waker().ring();
         }
         self.waiter.set_alarm(match due? {
@@ -681,6 +732,7 @@ impl<E: 'static> Queue<E> {
         }
         self.has_looked();
         self.sources.hear(sleeper.found(), self.waiter.clock());
+        self.sources.turn_of_heard(&mut turn(&mut self.ring, &self.waiter, self.stamps))?;
         self.collect()
     }
 }

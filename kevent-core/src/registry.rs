@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use crate::attached::Attached;
+use crate::attached::{Attached, Turn};
 use crate::clock::Clock;
 use crate::flow::SourceStats;
 use crate::numbers::Numbers;
@@ -34,6 +34,8 @@ pub(crate) struct Registry<E> {
     order: Vec<Token>,
     first: usize,
     pub(crate) in_what_order: Order,
+    /// Those of which the kernel spoke in this look.
+    heard: Vec<Token>,
     /// A source said [`Due::WhenIdle`] when all were asked last.
     idle_wanted: bool,
     /// The number that the next event had when those sources had their turn last.
@@ -71,6 +73,7 @@ impl<E> Registry<E> {
             order: Vec::new(),
             first: 0,
             in_what_order: Order::BySource,
+            heard: Vec::new(),
             idle_wanted: false,
             idle_before: None,
             rest: Stats::default(),
@@ -140,35 +143,60 @@ impl<E> Registry<E> {
                 clock.tick();
             }
             let source = self.numbers.source(number);
-            if let Some(attached) = source.and_then(|source| self.sources.get_mut(source)) {
-                attached.source.ready(key, ready);
-                attached.pending = true;
-            } else {
+            let attached = source.and_then(|token| Some((token, self.sources.get_mut(token)?)));
+            let Some((token, attached)) = attached else {
                 self.rest.strays += 1;
+                continue;
+            };
+            attached.source.ready(key, ready);
+            attached.pending = true;
+            if !attached.heard {
+                attached.heard = true;
+                self.heard.push(token);
             }
         }
     }
 
-    /// Asks every source what it has, moves it into the ring, and says when there will be more. A
-    /// source that fails does not keep the others from their turn.
-    pub(crate) fn turn(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
+    /// The turn of those of which the kernel spoke.
+    pub(crate) fn turn_of_heard(&mut self, to: &mut Turn<'_, E>) -> io::Result<()> {
+        if self.in_what_order == Order::Strict {
+            self.heard.drain(..).for_each(drop);
+            return self.turn_in_order(to).map(|_| ());
+        }
+        let share = self.share(to.ring);
+        let mut failure = Ok(());
+        for token in self.heard.drain(..) {
+            let Some(attached) = self.sources.get_mut(token) else { continue };
+            attached.heard = false;
+            failure = failure.and(turn(attached, to, token, share).map(|_| ()));
+        }
+        failure
+    }
+
+    /// Asks every source what it has, moves it into the ring, and says when there will be more: now, if
+    /// one may push what it has left. A source that fails does not keep the others from their turn.
+    pub(crate) fn turn(&mut self, to: &mut Turn<'_, E>) -> io::Result<Due> {
         self.idle_wanted = false;
         match self.in_what_order {
-            Order::BySource => self.turn_by_source(ring, clock),
-            Order::Strict => self.turn_in_order(ring, clock),
+            Order::BySource => self.turn_by_source(to),
+            Order::Strict => self.turn_in_order(to),
         }
     }
 
-    fn turn_by_source(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
+    /// An equal part of the ring for each, at least one event: then none has to wait for another longer
+    /// than for one ringful.
+    fn share(&self, ring: &Ring<E>) -> usize {
+        (ring.capacity() / self.order.len().max(1)).max(1)
+    }
+
+    fn turn_by_source(&mut self, to: &mut Turn<'_, E>) -> io::Result<Due> {
         let mut due = Due::OnWake;
         let mut failure = Ok(());
-        // An equal part of the ring for each, at least one event: then none has to wait for another
-        // longer than for one ringful.
-        let share = (ring.capacity() / self.order.len().max(1)).max(1);
+        let share = self.share(to.ring);
         let (last, first) = self.order.split_at(self.first.min(self.order.len()));
         for token in first.iter().chain(last) {
             let Some(attached) = self.sources.get_mut(*token) else { continue };
-            match attached.turn(ring, clock, *token, share) {
+            match turn(attached, to, *token, share) {
                 Ok(Due::WhenIdle) => self.idle_wanted = true,
                 Ok(next) => due = due.or_sooner(next),
                 Err(error) => failure = failure.and(Err(error)),
@@ -184,15 +212,15 @@ impl<E> Registry<E> {
     }
 
     /// The turn of those that wait for the queue to be idle.
-    pub(crate) fn idle_turn(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<()> {
+    pub(crate) fn idle_turn(&mut self, to: &mut Turn<'_, E>) -> io::Result<()> {
         for token in &self.order {
             let Some(attached) = self.sources.get_mut(*token) else { continue };
             if attached.source.flush()? == Due::WhenIdle {
-                attached.push(ring, clock, *token, ring.capacity())?;
+                attached.push(to, *token, to.ring.capacity())?;
             }
         }
         // What they have said themselves is no reason to let them speak again.
-        self.idle_before = Some(ring.next_sequence());
+        self.idle_before = Some(to.ring.next_sequence());
         Ok(())
     }
 
@@ -200,8 +228,9 @@ impl<E> Registry<E> {
     ///
     /// What happens during the turn has to wait for the next: a source that was asked already may have
     /// got something since that happened earlier.
-    fn turn_in_order(&mut self, ring: &mut Ring<E>, clock: &Clock) -> io::Result<Due> {
-        let end = clock.turn();
+    fn turn_in_order(&mut self, to: &mut Turn<'_, E>) -> io::Result<Due> {
+        let end = to.clock.turn();
+        to.until = Some(end);
         let mut due = Due::OnWake;
         let mut failure = Ok(());
         let mut waiting = Vec::with_capacity(self.order.len());
@@ -214,25 +243,24 @@ impl<E> Registry<E> {
                 Err(error) => failure = failure.and(Err(error)),
             }
         }
-        while ring.room() > 0 {
+        while to.ring.room() > 0 {
             let Some((happened, index)) = self.first_of(&waiting, end) else { break };
             let Some(attached) = self.sources.get_mut(waiting[index]) else { break };
             if happened > end {
-                due = Due::Now;
                 break;
             }
-            let lying = ring.len();
-            match attached.push(ring, clock, waiting[index], 1) {
+            let lying = to.ring.len();
+            let more = attached.push(to, waiting[index], 1).and_then(|()| attached.ask());
+            match more {
                 // It may have more, and is asked how old that is.
-                Ok(next) if ring.len() > lying && (attached.pending || next == Due::Now) => {
-                    continue;
-                }
-                Ok(Due::WhenIdle) => self.idle_wanted = true,
-                Ok(next) => due = due.or_sooner(next),
+                Ok(None) if to.ring.len() > lying => continue,
+                Ok(next) => due = due.or_sooner(next.unwrap_or(Due::Now)),
                 Err(error) => failure = failure.and(Err(error)),
             }
             waiting.remove(index);
         }
+        // What is left happened too late for this turn, or found no room.
+        let due = if waiting.is_empty() { due } else { Due::Now };
         failure.map(|()| due)
     }
 
@@ -253,6 +281,22 @@ impl<E> Registry<E> {
         };
         attached.deliver(token)
     }
+}
+
+/// The turn of one source: it moves up to `share` events into the ring, unless its terms say otherwise.
+/// Says when there will be more.
+fn turn<E>(
+    attached: &mut Attached<E>,
+    to: &mut Turn<'_, E>,
+    token: Token,
+    share: usize,
+) -> io::Result<Due> {
+    if let Some(due) = attached.ask()? {
+        return Ok(due);
+    }
+    attached.push(to, token, share)?;
+    // One that was left with something has it now.
+    Ok(attached.ask()?.unwrap_or(Due::Now))
 }
 
 fn too_many_sources() -> io::Error {

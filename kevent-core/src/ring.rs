@@ -39,7 +39,7 @@ struct Slot<E> {
 #[derive(Clone, Copy, Debug)]
 struct Batch {
     source: Token,
-    /// In nanoseconds of the queue's clock.
+    /// In nanoseconds of the queue's clock, or [`UNDATED`].
     seen: u64,
     /// The number of the first event that is left.
     sequence: u64,
@@ -63,6 +63,9 @@ pub(crate) struct Taken<E> {
     pub(crate) seen: u64,
     pub(crate) sequence: u64,
 }
+
+/// In place of a time: that of this turn, which nobody has asked for yet.
+pub(crate) const UNDATED: u64 = u64::MAX;
 
 /// In place of a source: the user himself. No source of a table has this token.
 pub(crate) const OWN: Token = Token::SOLE;
@@ -185,6 +188,15 @@ impl<E> Ring<E> {
         batch.is_none_or(|batch| batch.len == 0 || own < batch.sequence)
     }
 
+    /// Gives what is undated that time.
+    pub(crate) fn date(&mut self, seen: u64) {
+        let batches = self.batches.iter_mut().rev().filter(|batch| batch.len > 0);
+        let batches = batches.map(|batch| &mut batch.seen);
+        batches.take_while(|seen| **seen == UNDATED).for_each(|undated| *undated = seen);
+        let own = self.own.iter_mut().rev().map(|own| &mut own.seen);
+        own.take_while(|seen| **seen == UNDATED).for_each(|undated| *undated = seen);
+    }
+
     /// The event of a source at that position, while it is in the ring.
     pub(crate) fn get_mut(&mut self, position: u64) -> Option<&mut E> {
         let index = usize::try_from(position.checked_sub(self.position)?).ok()?;
@@ -213,14 +225,20 @@ mod tests {
         Post(u64),
         Pop(usize),
         Change(prop::sample::Index),
+        Date(u64),
+    }
+
+    fn seen() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(UNDATED), 0_u64..2]
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (1_u32..4, 0_u64..3, 0_usize..5).prop_map(|(s, t, n)| Step::Push(s, t, n)),
-            (0_u64..3).prop_map(Step::Post),
+            (1_u32..4, seen(), 0_usize..5).prop_map(|(s, t, n)| Step::Push(s, t, n)),
+            seen().prop_map(Step::Post),
             (0_usize..6).prop_map(Step::Pop),
             any::<prop::sample::Index>().prop_map(Step::Change),
+            (3_u64..6).prop_map(Step::Date),
         ]
     }
 
@@ -264,6 +282,16 @@ mod tests {
                         posts += u64::from(taken.is_some_and(|taken| taken.0 == OWN));
                         prop_assert_eq!(taken, model.pop_front());
                     },
+                    Step::Date(time) => {
+                        ring.date(time);
+                        // In either lane what was pushed since the last that has a date.
+                        for own_lane in [true, false] {
+                            let lane = model.iter_mut().rev();
+                            let lane = lane.filter(|entry| (entry.0 == OWN) == own_lane);
+                            let undated = lane.take_while(|entry| entry.1 == UNDATED);
+                            undated.for_each(|entry| entry.1 = time);
+                        }
+                    }
                     Step::Change(which) => {
                         let position = which.index(positions.len() + 1);
                         let number = positions.get(position).copied();

@@ -1,6 +1,7 @@
 //! The write-only end of the ring, as a source sees it.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::flow::{Gate, Overflow};
 use crate::ring::Ring;
@@ -18,6 +19,13 @@ pub trait Sink<T> {
 
     /// How many items still fit.
     fn room(&self) -> usize;
+
+    /// What happened after that time has to wait for the next turn: under
+    /// [`Order::Strict`](crate::Order::Strict), to a source that knows [when things
+    /// happened](crate::Source::oldest).
+    fn until(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// The ring had no room; here is the item back.
@@ -45,6 +53,7 @@ pub(crate) struct RingSink<'q, E, W> {
     wrap: &'q mut W,
     /// How many more it takes in this turn.
     left: usize,
+    until: Option<Instant>,
     /// A push was refused, so the source has more.
     refused: bool,
 }
@@ -55,8 +64,9 @@ impl<'q, E, W> RingSink<'q, E, W> {
         gate: &'q mut Gate<E>,
         wrap: &'q mut W,
         quota: usize,
+        until: Option<Instant>,
     ) -> Self {
-        RingSink { ring, gate, wrap, left: quota, refused: false }
+        RingSink { ring, gate, wrap, left: quota, until, refused: false }
     }
 
     /// Whether the source may have been left with something: it was refused, or it stopped where there
@@ -118,6 +128,10 @@ impl<T, E, W: FnMut(T) -> E> Sink<T> for RingSink<'_, E, W> {
         self.ring.push(token, (self.wrap)(item));
         self.gate.entered();
         Ok(())
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.until
     }
 
     fn room(&self) -> usize {

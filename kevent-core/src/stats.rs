@@ -33,11 +33,11 @@ pub struct Stats {
     /// time explains a busy processor.
     pub strays: u64,
     /// The time between two turns that asked the sources, in nanoseconds: what the user took to handle
-    /// the events of the first. (Not of a queue whose descriptor was taken, or that threads share: there
+    /// the events of the first. One look of sixteen is measured, and counts for all of them. (Not of a queue whose descriptor was taken, or that threads share: there
     /// somebody else sleeps between two turns.)
     pub handling: Histogram,
     /// The time between two looks at the kernel, in nanoseconds, without that in the kernel: so long
-    /// nobody saw what happened there. It is what the loop adds to the latency of everything.
+    /// nobody saw what happened there. Measured as `handling`. It is what the loop adds to the latency of everything.
     pub lag: Histogram,
 }
 

@@ -2,22 +2,28 @@
 
 #[cfg(feature = "tracing")]
 mod spans {
-    use tracing::span::EnteredSpan;
     use tracing::trace_span;
+
+    /// Ends when it is dropped.
+    pub(crate) struct EnteredSpan(#[allow(dead_code)] tracing::span::EnteredSpan);
+
+    impl EnteredSpan {
+        pub(crate) fn end(self) {}
+    }
 
     /// A wait that asks the sources, from its begin to its end.
     pub(crate) fn wait() -> EnteredSpan {
-        trace_span!(target: "kevent", "wait").entered()
+        EnteredSpan(trace_span!(target: "kevent", "wait").entered())
     }
 
     /// A look at the kernel, with the sleep.
     pub(crate) fn look() -> EnteredSpan {
-        trace_span!(target: "kevent", "look").entered()
+        EnteredSpan(trace_span!(target: "kevent", "look").entered())
     }
 
     /// One source moves what it has into the ring.
-    pub(crate) fn drain(source: &'static str) -> EnteredSpan {
-        trace_span!(target: "kevent", "drain", source).entered()
+    pub(crate) fn drain(source: impl FnOnce() -> &'static str) -> EnteredSpan {
+        EnteredSpan(trace_span!(target: "kevent", "drain", source = source()).entered())
     }
 }
 
@@ -25,6 +31,10 @@ mod spans {
 mod spans {
     /// Ends when it is dropped.
     pub(crate) struct NoSpan;
+
+    impl NoSpan {
+        pub(crate) fn end(self) {}
+    }
 
     #[inline]
     pub(crate) fn wait() -> NoSpan {
@@ -37,7 +47,7 @@ mod spans {
     }
 
     #[inline]
-    pub(crate) fn drain(_: &'static str) -> NoSpan {
+    pub(crate) fn drain(_: impl FnOnce() -> &'static str) -> NoSpan {
         NoSpan
     }
 }

@@ -95,17 +95,22 @@ fn snapshot_tells_what_each_source_did() {
 #[test]
 fn time_in_the_hands_of_the_user_is_told() {
     let mut queue: Queue<u32> = Queue::new().unwrap();
-    let pause = Duration::from_millis(3);
-    queue.wait(Duration::ZERO).unwrap();
-    let handling = Instant::now();
-    while handling.elapsed() < pause {}
-    // Asleep, nobody waits for anybody.
+    let pause = Duration::from_millis(1);
     let sleep = Duration::from_millis(500);
-    queue.wait(sleep).unwrap();
     queue.wait(Duration::ZERO).unwrap();
+    // One of sixteen is measured.
+    for _ in 0..32 {
+        let handling = Instant::now();
+        while handling.elapsed() < pause {}
+        queue.wait(Duration::ZERO).unwrap();
+    }
+    // Asleep, nobody waits for anybody.
+    queue.wait(sleep).unwrap();
+    (0..32).for_each(|_| assert_eq!(queue.wait(Duration::ZERO).unwrap(), 0));
     let stats = queue.stats();
     for times in [stats.handling, stats.lag] {
         let max = u128::from(times.max());
         assert!((pause.as_nanos()..sleep.as_nanos()).contains(&max), "{stats:?}");
+        assert!((32..=66).contains(&times.count()), "each stands for sixteen: {stats:?}");
     }
 }

@@ -29,6 +29,8 @@ fn event_is_stamped_with_the_turn_in_which_it_was_seen() {
     let mut queue = Queue::new().unwrap();
     let (users, poster) = UserEvents::new();
     queue.attach(users, |n| n).unwrap();
+    // From here on it reads its clock.
+    assert!(queue.next_stamped().is_none());
     let before = Instant::now();
     poster.post(1).unwrap();
     poster.post(2).unwrap();
@@ -42,6 +44,24 @@ fn event_is_stamped_with_the_turn_in_which_it_was_seen() {
     assert!((before..=after).contains(&first.seen));
     assert_eq!(first.seen, second.seen, "both were seen in one turn");
     assert!(third.seen >= after, "seen in another turn, though it is the same source");
+}
+
+#[test]
+fn events_that_came_before_anybody_asked_for_times_are_dated_when_the_next_turn_begins() {
+    let mut queue = Queue::new().unwrap();
+    let (users, poster) = UserEvents::new();
+    queue.attach(users, |n| n).unwrap();
+    (0..3).for_each(|n| poster.post(n).unwrap());
+    queue.wait(None).unwrap();
+    assert_eq!(queue.next(), Some(0));
+    queue.wait(Wait::poll().at_least(3)).unwrap();
+    let between = Instant::now();
+    poster.post(3).unwrap();
+    queue.wait(Wait::poll().at_least(3)).unwrap();
+    let seen = std::iter::from_fn(|| queue.next_stamped()).map(|stamped| stamped.seen);
+    let seen: Vec<_> = seen.collect();
+    assert!(seen[0] <= between && seen[1] == seen[0], "the next turn dated them");
+    assert!(seen[2] >= between, "dated in its own turn, or when it was asked for");
 }
 
 #[test]

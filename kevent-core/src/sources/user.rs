@@ -126,7 +126,11 @@ impl<T: Send + 'static> Source for UserEvents<T> {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<T>) -> io::Result<()> {
+        let until = sink.until();
         self.inbox.take_while(|Mail { posted, event }| {
+            if until.is_some() && posted > until {
+                return Err(Mail { posted, event });
+            }
             sink.push(Token::SOLE, event).map_err(|Full(event)| Mail { posted, event })
         });
         Ok(())
