@@ -1,6 +1,7 @@
 //! A source in its queue: of any type, with its items made into events.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -10,7 +11,8 @@ use crate::clock::Clock;
 use crate::flow::{Flow, Gate};
 use crate::poll::{PollKey, PollSet, Ready};
 use crate::ring::Ring;
-use crate::sink::RingSink;
+use crate::script::Injection;
+use crate::sink::{Full, RingSink, Sink};
 use crate::source::{Due, Source};
 use crate::token::Token;
 use crate::trace;
@@ -24,6 +26,8 @@ pub(crate) struct Attached<E> {
     /// The kernel spoke of it in this look.
     pub(crate) heard: bool,
     pub(crate) gate: Gate<E>,
+    /// What a simulation has for it.
+    injected: VecDeque<Injection>,
 }
 
 /// Where the events of a turn go, and when they are seen.
@@ -35,6 +39,10 @@ pub(crate) struct Turn<'q, E> {
     pub(crate) until: Option<Instant>,
 }
 
+/// In place of a registration: the event is of none, and the source does not know of it. No table gives
+/// this token.
+pub(crate) const UNREGISTERED: Token = Token::new(u32::MAX, 0);
+
 impl<E: 'static> Attached<E> {
     pub(crate) fn new<S: Source>(
         source: S,
@@ -42,11 +50,18 @@ impl<E: 'static> Attached<E> {
         number: u16,
     ) -> Attached<E> {
         let source = Box::new(Wrapped { source, wrap });
-        Attached { source, number, pending: true, heard: false, gate: Gate::new(Flow::new()) }
+        let (gate, injected) = (Gate::new(Flow::new()), VecDeque::new());
+        Attached { source, number, pending: true, heard: false, gate, injected }
     }
 }
 
 impl<E> Attached<E> {
+    /// Has the source tell something in its next turn.
+    pub(crate) fn inject(&mut self, injection: Injection) {
+        self.injected.push_back(injection);
+        self.pending = true;
+    }
+
     /// Asks the source when it will have something; `None` if it has something that it may push.
     pub(crate) fn ask(&mut self) -> io::Result<Option<Due>> {
         let due = self.source.flush()?;
@@ -74,7 +89,7 @@ impl<E> Attached<E> {
         let lying = self.gate.stats.in_ring;
         let _span = trace::drain(|| self.source.name());
         to.ring.begin(token, to.seen);
-        self.pending = self.source.drain(to, &mut self.gate, quota)?;
+        self.pending = self.source.drain(&mut self.injected, to, &mut self.gate, quota)?;
         self.account(lying);
         Ok(())
     }
@@ -87,7 +102,7 @@ impl<E> Attached<E> {
         }
         self.gate.shut_at_high_water();
         for token in std::mem::take(&mut self.gate.dropped) {
-            self.source.deliver(token);
+            self.is_wanted(token);
         }
     }
 
@@ -104,10 +119,14 @@ impl<E> Attached<E> {
     /// An event of it came out of the ring. `false` when nobody wants it any more.
     pub(crate) fn deliver(&mut self, token: Token) -> bool {
         self.gate.left();
-        let wanted = self.source.deliver(token);
+        let wanted = self.is_wanted(token);
         let stats = &mut self.gate.stats;
         *(if wanted { &mut stats.delivered } else { &mut stats.stale }) += 1;
         wanted
+    }
+
+    fn is_wanted(&mut self, token: Token) -> bool {
+        token == UNREGISTERED || self.source.deliver(token)
     }
 }
 
@@ -137,15 +156,36 @@ pub(crate) trait AnySource<E>: Send {
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()>;
     fn ready(&mut self, key: PollKey, ready: Ready);
     fn flush(&mut self) -> io::Result<Due>;
-    /// Says whether it may have more.
-    fn drain(&mut self, to: &mut Turn<'_, E>, gate: &mut Gate<E>, quota: usize)
-    -> io::Result<bool>;
+    /// Pushes what was injected, then what the source has. Says whether it may have more.
+    fn drain(
+        &mut self,
+        injected: &mut VecDeque<Injection>,
+        to: &mut Turn<'_, E>,
+        gate: &mut Gate<E>,
+        quota: usize,
+    ) -> io::Result<bool>;
     fn oldest(&mut self) -> Option<Instant>;
     fn deliver(&mut self, token: Token) -> bool;
     fn name(&self) -> &'static str;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// Pushes as much as the sink takes; the rest keeps its order.
+fn push_injected<T: 'static>(injected: &mut VecDeque<Injection>, sink: &mut impl Sink<T>) {
+    while let Some(injection) = injected.front_mut() {
+        // It is of that type: whoever injected it named the source by its type.
+        if let Some(place) = injection.item.downcast_mut::<Option<T>>() {
+            if let Some(item) = place.take() {
+                if let Err(Full(item)) = sink.push(injection.registration, item) {
+                    *place = Some(item);
+                    return;
+                }
+            }
+        }
+        injected.pop_front();
+    }
 }
 
 struct Wrapped<S, W> {
@@ -175,11 +215,15 @@ impl<E, S: Source, W: FnMut(S::Item) -> E + Send + 'static> AnySource<E> for Wra
 
     fn drain(
         &mut self,
+        injected: &mut VecDeque<Injection>,
         to: &mut Turn<'_, E>,
         gate: &mut Gate<E>,
         quota: usize,
     ) -> io::Result<bool> {
         let mut sink = RingSink::new(to.ring, gate, &mut self.wrap, quota, to.until);
+        if !injected.is_empty() {
+            push_injected::<S::Item>(injected, &mut sink);
+        }
         self.source.drain(&mut sink).map_err(Self::in_context)?;
         Ok(sink.may_have_more::<S::Item>())
     }

@@ -1,7 +1,7 @@
 //! What time it is, for a queue and its sources.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The clock of a queue: the machine's, or in a simulated queue one that stands still until the
@@ -16,11 +16,22 @@ pub struct Clock(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     start: Instant,
-    /// What the wall clock showed at `start`, if time is made up, and how much has passed since.
-    made_up: Option<(SystemTime, AtomicU64)>,
+    made_up: Option<MadeUp>,
     /// What was read last for a turn, and whether that is still this turn.
     turn: AtomicU64,
     fresh: AtomicBool,
+}
+
+/// Time that passes when it is told to.
+#[derive(Debug)]
+struct MadeUp {
+    /// How much has passed.
+    passed: AtomicU64,
+    /// What the wall clock showed at `start`, going by how it is set now. It is set in tests only: a
+    /// lock will do.
+    wall: Mutex<SystemTime>,
+    /// How often it was set.
+    steps: AtomicU64,
 }
 
 impl Clock {
@@ -31,10 +42,11 @@ impl Clock {
 
     /// One that begins now, with the wall clock at `wall`, and stands still.
     pub(crate) fn stopped_at(wall: SystemTime) -> Clock {
-        Clock::new(Some((wall, AtomicU64::new(0))))
+        let (passed, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+        Clock::new(Some(MadeUp { passed, wall: Mutex::new(wall), steps }))
     }
 
-    fn new(made_up: Option<(SystemTime, AtomicU64)>) -> Clock {
+    fn new(made_up: Option<MadeUp>) -> Clock {
         let (turn, fresh) = (AtomicU64::new(0), AtomicBool::new(false));
         Clock(Arc::new(Shared { start: Instant::now(), made_up, turn, fresh }))
     }
@@ -45,7 +57,7 @@ impl Clock {
     pub fn now(&self) -> Instant {
         match &self.0.made_up {
             None => Instant::now(),
-            Some((_, passed)) => self.instant(passed.load(Ordering::Relaxed)),
+            Some(made_up) => self.instant(made_up.passed.load(Ordering::Relaxed)),
         }
     }
 
@@ -54,7 +66,7 @@ impl Clock {
     pub fn wall(&self) -> SystemTime {
         match &self.0.made_up {
             None => SystemTime::now(),
-            Some((wall, passed)) => *wall + Duration::from_nanos(passed.load(Ordering::Relaxed)),
+            Some(made_up) => *made_up.wall() + made_up.passed(),
         }
     }
 
@@ -99,10 +111,11 @@ impl Clock {
     }
 
     /// Makes what follows in this turn a nanosecond later than what came before: so that things of
-    /// which only the order is known have times in that order.
+    /// which only the order is known have times in that order. Made-up time passes with it.
     pub(crate) fn tick(&self) {
         let now = self.turn_nanos();
         self.0.turn.store(now + 1, Ordering::Relaxed);
+        self.advance_to(self.instant(now + 1));
     }
 
     /// A turn begins, or time has passed in it.
@@ -113,10 +126,40 @@ impl Clock {
 
     /// Moves made-up time to `time`, if that lies ahead.
     pub(crate) fn advance_to(&self, time: Instant) {
-        if let Some((_, passed)) = &self.0.made_up {
+        if let Some(made_up) = &self.0.made_up {
             let ahead = time.saturating_duration_since(self.0.start).as_nanos();
-            passed.fetch_max(u64::try_from(ahead).unwrap_or(u64::MAX), Ordering::Relaxed);
+            made_up.passed.fetch_max(u64::try_from(ahead).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+    }
+
+    /// Sets the wall clock of made-up time.
+    pub(crate) fn set_wall(&self, shown: SystemTime) {
+        if let Some(made_up) = &self.0.made_up {
+            // Before 1970 there is no time that it could show.
+            let at_start = shown.checked_sub(made_up.passed()).unwrap_or(SystemTime::UNIX_EPOCH);
+            *made_up.wall() = at_start;
+            made_up.steps.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often the wall clock of made-up time was set; `None` of the machine's.
+    pub(crate) fn wall_steps(&self) -> Option<u64> {
+        self.0.made_up.as_ref().map(|made_up| made_up.steps.load(Ordering::Relaxed))
+    }
+
+    /// When the wall clock will show `time` if nobody sets it; now, if it is past that. `None` for never.
+    pub(crate) fn shows(&self, time: SystemTime) -> Option<Instant> {
+        self.now().checked_add(time.duration_since(self.wall()).unwrap_or_default())
+    }
+}
+
+impl MadeUp {
+    fn passed(&self) -> Duration {
+        Duration::from_nanos(self.passed.load(Ordering::Relaxed))
+    }
+
+    fn wall(&self) -> MutexGuard<'_, SystemTime> {
+        self.wall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,5 +188,17 @@ mod tests {
         clock.advance_to(start + Duration::from_secs(2));
         assert_eq!(clock.now(), start + Duration::from_secs(3), "time never goes back");
         assert_eq!(clock.wall(), SystemTime::UNIX_EPOCH + Duration::from_secs(3));
+    }
+    #[test]
+    fn wall_clock_is_set_and_goes_on_from_there() {
+        let clock = Clock::stopped_at(SystemTime::UNIX_EPOCH + Duration::from_secs(100));
+        let begun = clock.now();
+        clock.advance_to(begun + Duration::from_secs(5));
+        clock.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(50));
+        clock.advance_to(begun + Duration::from_secs(6));
+        assert_eq!(clock.wall(), SystemTime::UNIX_EPOCH + Duration::from_secs(51));
+        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+        assert_eq!(clock.shows(later), Some(begun + Duration::from_secs(15)));
+        assert_eq!(clock.wall_steps(), Some(1));
     }
 }

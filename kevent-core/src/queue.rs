@@ -20,6 +20,7 @@ use crate::mask::SignalMask;
 use crate::pace::Pace;
 use crate::registry::{Order, Registry};
 use crate::ring::{OWN, Ring, Taken, UNDATED};
+use crate::script::Script;
 use crate::sink::Full;
 use crate::source::{Due, Source};
 use crate::spin::Spin;
@@ -31,7 +32,7 @@ use crate::wait::Wait;
 use crate::waiter::{Sleeper, Waiter};
 
 /// Events that the ring of [`Queue::new`] holds.
-const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+pub(crate) const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// One queue of events `E`, from any number of sources.
 ///
@@ -147,7 +148,12 @@ impl<E: 'static> Queue<E> {
     ///
     /// As [`new`](Queue::new).
     pub fn with_capacity(capacity: NonZeroUsize) -> io::Result<Queue<E>> {
-        let waiter = Waiter::new(Clock::real())?;
+        Queue::assemble(capacity, None)
+    }
+
+    /// A queue; a simulated one, if there is a script for it.
+    pub(crate) fn assemble(capacity: NonZeroUsize, script: Option<Script>) -> io::Result<Queue<E>> {
+        let waiter = Waiter::new(script)?;
         Ok(Queue {
             ring: Ring::new(capacity),
             sources: Registry::new(),
@@ -450,6 +456,13 @@ impl<E: 'static> Queue<E> {
         self.spin.set_limit(limit);
     }
 
+    /// The clock by which the queue and its sources go. A program that takes the time from here, and
+    /// from nowhere else, runs unchanged in a [simulated](crate::testing::Sim) queue.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        self.waiter.clock()
+    }
+
     /// How many events the ring holds at most.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -567,7 +580,8 @@ impl<E: 'static> Queue<E> {
             Due::OnWake => wait.sleep(None, self.waiter.clock()),
         };
         if timeout != Some(Duration::ZERO) {
-            if self.spin.is_woken(self.waiter.waker(), &mut timeout) {
+            let real = self.waiter.script().is_none();
+            if real && self.spin.is_woken(self.waiter.waker(), &mut timeout) {
                 self.waiter.clock().begin_turn();
                 return self.collect().map(|()| false);
             }
@@ -642,6 +656,9 @@ impl<E: 'static> Queue<E> {
 
     /// Asks every source what it has, moves it into the ring, and says when there will be more.
     fn collect_due(&mut self) -> io::Result<Due> {
+        if let Some(script) = self.waiter.script() {
+            self.sources.simulate(script, self.number);
+        }
         self.sources.turn(&mut turn(&mut self.ring, &self.waiter, self.stamps))
     }
 
@@ -664,10 +681,6 @@ impl<E: 'static> Queue<E> {
 
 /// For several threads, each of which has the queue for itself meanwhile.
 impl<E: 'static> Queue<E> {
-    pub(crate) fn clock(&self) -> &Clock {
-        self.waiter.clock()
-    }
-
     /// A place for another thread to sleep.
     pub(crate) fn sleeper(&self) -> Sleeper {
         self.waiter.sleeper()
@@ -825,6 +838,11 @@ impl<S> SourceId<S> {
     #[must_use]
     pub fn token(self) -> Token {
         self.token
+    }
+
+    /// Of which queue it is.
+    pub(crate) fn queue(self) -> u64 {
+        self.queue
     }
 }
 

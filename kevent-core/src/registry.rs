@@ -9,6 +9,7 @@ use crate::flow::SourceStats;
 use crate::numbers::Numbers;
 use crate::poll::{PollKey, Ready};
 use crate::ring::Ring;
+use crate::script::Script;
 use crate::source::{Due, Source};
 use crate::stats::Stats;
 use crate::table::Table;
@@ -33,6 +34,8 @@ pub(crate) struct Registry<E> {
     /// The sources in the order of attachment; turns begin at each in its turn.
     order: Vec<Token>,
     first: usize,
+    /// The order of turns in a simulation.
+    shuffled: Vec<Token>,
     pub(crate) in_what_order: Order,
     /// Those of which the kernel spoke in this look.
     heard: Vec<Token>,
@@ -72,6 +75,7 @@ impl<E> Registry<E> {
             numbers: Numbers::default(),
             order: Vec::new(),
             first: 0,
+            shuffled: Vec::new(),
             in_what_order: Order::BySource,
             heard: Vec::new(),
             idle_wanted: false,
@@ -130,6 +134,18 @@ impl<E> Registry<E> {
     /// Whether one has something and may not push it until the user takes something out.
     pub(crate) fn any_held(&self) -> bool {
         self.iter().any(Attached::is_held)
+    }
+
+    /// Has sources tell what a simulation put there, and take their turns in the order that it chooses.
+    pub(crate) fn simulate(&mut self, script: &Script, queue: u64) {
+        for injection in script.take_injected(queue) {
+            // A source that is gone has nothing to tell.
+            if let Some(attached) = self.sources.get_mut(injection.source) {
+                attached.inject(injection);
+            }
+        }
+        self.shuffled.clone_from(&self.order);
+        script.shuffle(&mut self.shuffled);
     }
 
     /// Tells the sources what the kernel said of their descriptors.
@@ -193,7 +209,8 @@ impl<E> Registry<E> {
         let mut due = Due::OnWake;
         let mut failure = Ok(());
         let share = self.share(to.ring);
-        let (last, first) = self.order.split_at(self.first.min(self.order.len()));
+        let order = if self.shuffled.is_empty() { &self.order } else { &self.shuffled };
+        let (last, first) = order.split_at(self.first.min(order.len()));
         for token in first.iter().chain(last) {
             let Some(attached) = self.sources.get_mut(*token) else { continue };
             match turn(attached, to, *token, share) {

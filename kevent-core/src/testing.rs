@@ -27,6 +27,11 @@ use crate::sources::user::UserEvents;
 use crate::sys::epoll;
 use crate::wait::Wait;
 
+mod sim;
+
+pub use crate::dice::Dice;
+pub use sim::Sim;
+
 /// How long an event may take on a busy machine before the suite says that it is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -18,7 +18,7 @@ impl Token {
     pub const SOLE: Token = Token { slot: 0, generation: 0 };
 
     #[inline]
-    pub(crate) fn new(slot: u32, generation: u32) -> Token {
+    pub(crate) const fn new(slot: u32, generation: u32) -> Token {
         Token { slot, generation }
     }
 

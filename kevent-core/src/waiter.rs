@@ -11,6 +11,7 @@ use polling::Poller;
 use crate::clock::Clock;
 use crate::mask::SignalMask;
 use crate::poll::{Interest, Owners, PollKey, PollSet, Ready, Trigger, unpack};
+use crate::script::Script;
 use crate::sys::epoll::{self, Events};
 use crate::sys::thread;
 use crate::sys::timerfd::TimerFd;
@@ -29,25 +30,32 @@ pub(crate) struct Waiter {
     waker: Waker,
     clock: Clock,
     /// Makes the queue's descriptor readable at the next deadline, for those who sleep on that.
-    alarm: Option<Alarm>,
+    alarm: Alarm,
     /// Ends a sleep when the wall clock gets there, or is set.
     wall: Option<TimerFd>,
+    /// Of a simulated queue.
+    script: Option<Script>,
 }
 
+#[derive(Default)]
 struct Alarm {
-    timer: TimerFd,
+    /// Made when first needed, unless the queue is simulated.
+    timer: Option<TimerFd>,
     set_to: Option<Instant>,
 }
 
 impl Waiter {
-    pub(crate) fn new(clock: Clock) -> io::Result<Waiter> {
+    /// A set; one of a queue that is simulated, if there is a script for it.
+    pub(crate) fn new(script: Option<Script>) -> io::Result<Waiter> {
+        let clock = script.as_ref().map_or_else(Clock::real, |script| script.clock().clone());
         let waiter = Waiter {
             poller: Arc::new(Poller::new()?),
             owners: Owners::default(),
             waker: Waker::new(clock.clone())?,
             clock,
-            alarm: None,
+            alarm: Alarm::default(),
             wall: None,
+            script,
         };
         waiter.add_own(waiter.waker.as_fd())?;
         Ok(waiter)
@@ -81,11 +89,21 @@ impl Waiter {
 
     /// A place for one thread to sleep on the set.
     pub(crate) fn sleeper(&self) -> Sleeper {
-        Sleeper::on(&self.poller)
+        Sleeper::on(&self.poller, self.script.clone())
+    }
+
+    /// What happens while a simulated queue sleeps.
+    #[inline]
+    pub(crate) fn script(&self) -> Option<&Script> {
+        self.script.as_ref()
     }
 
     /// Lets the next sleep end when the wall clock shows `deadline`, or is set.
     pub(crate) fn set_wall(&mut self, deadline: SystemTime) -> io::Result<()> {
+        if let Some(script) = &self.script {
+            script.set_wall(deadline);
+            return Ok(());
+        }
         if self.wall.is_none() {
             let timer = TimerFd::wall_clock()?;
             self.add_own(timer.as_fd())?;
@@ -101,20 +119,29 @@ impl Waiter {
 
     /// Makes the queue's descriptor readable at `deadline`.
     pub(crate) fn set_alarm(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.alarm.is_none() && deadline.is_some() {
+        if self.alarm.set_to == deadline {
+            return Ok(());
+        }
+        match (&self.script, deadline) {
+            (None, _) => self.set_alarm_timer(deadline)?,
+            (Some(script), Some(deadline)) => {
+                let waker = self.waker.clone();
+                script.add_at(deadline, Box::new(move |_| waker.ring()));
+            }
+            (Some(_), None) => {}
+        }
+        self.alarm.set_to = deadline;
+        Ok(())
+    }
+
+    fn set_alarm_timer(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.alarm.timer.is_none() {
             let timer = TimerFd::monotonic()?;
             self.add_own(timer.as_fd())?;
-            self.alarm = Some(Alarm { timer, set_to: None });
+            self.alarm.timer = Some(timer);
         }
-        match &mut self.alarm {
-            Some(alarm) if alarm.set_to != deadline => {
-                let delay = deadline.map(|d| d.saturating_duration_since(self.clock.now()));
-                alarm.timer.set_relative(delay)?;
-                alarm.set_to = deadline;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        let delay = deadline.map(|d| d.saturating_duration_since(self.clock.now()));
+        self.alarm.timer.as_ref().map_or(Ok(()), |timer| timer.set_relative(delay))
     }
 }
 
@@ -123,17 +150,18 @@ pub(crate) struct Sleeper {
     poller: Arc<Poller>,
     events: Events,
     slack: Duration,
+    script: Option<Script>,
 }
 
 impl Sleeper {
     /// A place for another thread on the same set.
     pub(crate) fn another(&self) -> Sleeper {
-        Sleeper::on(&self.poller)
+        Sleeper::on(&self.poller, self.script.clone())
     }
 
-    fn on(poller: &Arc<Poller>) -> Sleeper {
+    fn on(poller: &Arc<Poller>, script: Option<Script>) -> Sleeper {
         let events = Events::with_capacity(EVENTS_PER_WAIT);
-        Sleeper { poller: Arc::clone(poller), events, slack: thread::timer_slack() }
+        Sleeper { poller: Arc::clone(poller), events, slack: thread::timer_slack(), script }
     }
 
     /// Sleeps until something is ready, the queue is woken, or the time has passed; for ever without
@@ -146,7 +174,33 @@ impl Sleeper {
         timeout: Option<Duration>,
         mask: Option<SignalMask>,
     ) -> io::Result<bool> {
-        let timeout = timeout.map(|timeout| less_slack(timeout, self.slack));
+        match self.script.clone() {
+            None => self.look(timeout.map(|timeout| less_slack(timeout, self.slack)), mask),
+            Some(script) => self.simulate(&script, timeout, mask),
+        }
+    }
+
+    /// Does not sleep: takes what is there, or else lets made-up time pass and the script go on.
+    fn simulate(
+        &mut self,
+        script: &Script,
+        timeout: Option<Duration>,
+        mask: Option<SignalMask>,
+    ) -> io::Result<bool> {
+        let interfered = script.interferes();
+        // It may have put something where no descriptor tells.
+        let hurry = interfered || timeout == Some(Duration::ZERO);
+        let patience = if hurry { Duration::ZERO } else { script.patience() };
+        let interrupted = self.look(Some(patience), mask)?;
+        if interrupted || interfered || self.events.iter().next().is_some() {
+            script.found();
+            script.shuffle(self.events.as_mut_slice());
+            return Ok(interrupted);
+        }
+        script.pass(timeout).map(|()| false)
+    }
+
+    fn look(&mut self, timeout: Option<Duration>, mask: Option<SignalMask>) -> io::Result<bool> {
         match epoll::wait(&self.poller, &mut self.events, timeout, mask) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(true),
             done => done.map(|()| false),

@@ -360,6 +360,12 @@ pub struct ProcessEvent {
 }
 
 impl ProcessEvent {
+    /// The end of no process, for tests: see [`testing::Sim::inject`](crate::testing::Sim::inject).
+    #[must_use]
+    pub fn for_test(key: u64, pid: u32, exit: Option<ExitStatus>) -> ProcessEvent {
+        ProcessEvent { token: Token::SOLE, key, pid, exit, child: None }
+    }
+
     /// The child, which has been waited for, with those of its pipes that were not taken before. What
     /// it wrote into them last can still be read. `None` if it was watched by its pid.
     #[must_use]

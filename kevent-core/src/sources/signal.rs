@@ -314,6 +314,13 @@ pub struct SignalEvent {
 }
 
 impl SignalEvent {
+    /// One that nobody sent, for tests: see [`testing::Sim::inject`](crate::testing::Sim::inject). It
+    /// came once, and nothing is known of its sender.
+    #[must_use]
+    pub fn for_test(signal: Signal) -> SignalEvent {
+        SignalEvent::missed(Token::SOLE, signal, 1)
+    }
+
     fn new(signal: Signal, record: Record) -> SignalEvent {
         let Record { token, value, code, pid, uid } = record;
         let from_process = tells_process(signal, code);

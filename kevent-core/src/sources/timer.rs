@@ -2,21 +2,21 @@
 //!
 //! Any number of them cost no descriptor and no system call: they stand in a [`Wheel`], and the
 //! queue sleeps until the first is due. Only the wall clock, which can be set, is the kernel's to
-//! watch: one timerfd stands for all wall timers, armed to the first. When the wall clock gets there
+//! watch: one [`WallTimer`] stands for all wall timers, armed to the first. When the wall clock gets there
 //! the timer goes into the wheel as due, so that all timers come out of one place in one order.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::changes::Changes;
 use crate::poll::{Interest, PollKey, PollSet, Ready, Trigger};
 use crate::sink::Sink;
 use crate::source::{Due, Source};
-use crate::sys::timerfd::{Expiry, TimerFd};
+use crate::sys::timerfd::Expiry;
 use crate::token::Token;
+use crate::wall::{WallTimer, since_epoch};
 use crate::wheel::Wheel;
 
 /// A source of timers.
@@ -46,6 +46,7 @@ pub struct Timers {
     wheel: Wheel<Timer>,
     /// The wheel's time zero.
     start: Instant,
+    was_attached: bool,
     wall: WallClock,
     poll_set: Option<PollSet>,
 }
@@ -65,6 +66,15 @@ pub struct TimerEvent {
     pub deadline: Instant,
     /// How many more ticks of a periodic timer had passed when this event was made; 0 for others.
     pub missed: u64,
+}
+
+impl TimerEvent {
+    /// One that no timer told, for tests: see [`testing::Sim::inject`](crate::testing::Sim::inject). It
+    /// fired, and missed nothing.
+    #[must_use]
+    pub fn for_test(key: u64, deadline: Instant) -> TimerEvent {
+        TimerEvent { token: Token::SOLE, key, kind: TimerKind::Fired, deadline, missed: 0 }
+    }
 }
 
 /// What a [`TimerEvent`] says.
@@ -140,7 +150,7 @@ enum Schedule {
 struct WallClock {
     waiting: BTreeSet<(Duration, Token)>,
     /// Made when first needed.
-    timer: Option<TimerFd>,
+    timer: Option<WallTimer>,
     set_to: Option<Duration>,
     /// The poll set says that `timer` has something to tell.
     ready: bool,
@@ -154,6 +164,7 @@ impl Timers {
         Timers {
             wheel: Wheel::new(),
             start: Instant::now(),
+            was_attached: false,
             wall: WallClock::default(),
             poll_set: None,
         }
@@ -285,8 +296,10 @@ impl Timers {
     /// Makes the kernel's timer, if there is none yet and a queue to wait for it.
     fn watch_wall_clock(&mut self) -> io::Result<()> {
         if let (None, Some(poll_set)) = (&self.wall.timer, &self.poll_set) {
-            let timer = TimerFd::wall_clock()?;
-            poll_set.add(timer.as_fd(), PollKey::default(), Interest::READABLE, Trigger::Edge)?;
+            let timer = WallTimer::new(poll_set.clock())?;
+            if let Some(fd) = timer.fd() {
+                poll_set.add(fd, PollKey::default(), Interest::READABLE, Trigger::Edge)?;
+            }
             self.wall.timer = Some(timer);
         }
         Ok(())
@@ -300,8 +313,8 @@ impl Timers {
 
     /// Hears what the kernel's timer has to tell, and sets it to the first of those that wait.
     fn ask_wall_clock(&mut self, now: u64) -> io::Result<()> {
-        let Some(timer) = &self.wall.timer else { return Ok(()) };
-        if std::mem::take(&mut self.wall.ready) {
+        let Some(timer) = &mut self.wall.timer else { return Ok(()) };
+        if std::mem::take(&mut self.wall.ready) || timer.fd().is_none() {
             match timer.read()? {
                 Expiry::Pending => {}
                 Expiry::Expired => self.wall_clock_reached(now),
@@ -313,26 +326,23 @@ impl Timers {
 
     fn set_wall_clock(&mut self, now: u64) -> io::Result<()> {
         let first = self.wall.waiting.first().map(|(at, _)| *at);
-        let Some(timer) = self.wall.timer.as_ref().filter(|_| self.wall.set_to != first) else {
+        let Some(timer) = self.wall.timer.as_mut().filter(|_| self.wall.set_to != first) else {
             return Ok(());
         };
         self.wall.set_to = first;
-        match first {
-            None => timer.set_relative(None),
-            Some(at) => match timer.set_wall(at)? {
-                Expiry::ClockStepped => {
-                    self.wall_clock_stepped(now);
-                    self.set_wall_clock(now)
-                }
-                Expiry::Pending | Expiry::Expired => Ok(()),
-            },
+        match timer.set(first)? {
+            Expiry::ClockStepped => {
+                self.wall_clock_stepped(now);
+                self.set_wall_clock(now)
+            }
+            Expiry::Pending | Expiry::Expired => Ok(()),
         }
     }
 
     /// Makes those due whose time the wall clock shows, each as late as it is.
     fn wall_clock_reached(&mut self, now: u64) {
         self.wall.set_to = None;
-        let shown = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let shown = self.poll_set.as_ref().map_or(Duration::ZERO, |set| since_epoch(set.clock()));
         while let Some((at, token)) = self.wall.waiting.first().copied() {
             let Some(late) = shown.checked_sub(at) else { break };
             self.wall.waiting.pop_first();
@@ -356,6 +366,10 @@ impl Source for Timers {
     type Item = TimerEvent;
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
+        if !std::mem::replace(&mut self.was_attached, true) && poll_set.clock().is_simulated() {
+            // What was armed before counts from here: no time has passed in that one's eyes.
+            self.start = poll_set.clock().now();
+        }
         self.poll_set = Some(poll_set.clone());
         // One that heard of a clock step waits for the clock only once that is delivered.
         let is_wall = |timer: &Timer| matches!(timer.schedule, Schedule::Wall { .. });
@@ -380,8 +394,9 @@ impl Source for Timers {
         if self.wheel.due().is_some() {
             return Ok(Due::Now);
         }
-        let next = self.wheel.next();
-        Ok(next.map_or(Due::OnWake, |time| Due::At(self.instant(time))))
+        let next = self.wheel.next().map(|time| self.instant(time));
+        let wall = self.wall.timer.as_ref().and_then(WallTimer::due);
+        Ok(next.into_iter().chain(wall).min().map_or(Due::OnWake, Due::At))
     }
 
     fn drain(&mut self, sink: &mut impl Sink<TimerEvent>) -> io::Result<()> {
@@ -425,7 +440,9 @@ impl Source for Timers {
     fn detach(&mut self) {
         // Another queue gets another one. Deleted before it is closed: a forked child may have it.
         if let (Some(poll_set), Some(timer)) = (self.poll_set.take(), self.wall.timer.take()) {
-            let _ = poll_set.delete(timer.as_fd());
+            if let Some(fd) = timer.fd() {
+                let _ = poll_set.delete(fd);
+            }
         }
         self.wall.set_to = None;
         self.wall.ready = false;

@@ -85,6 +85,11 @@ impl Events {
         Events { list: vec![blank; capacity].into_boxed_slice(), len: 0 }
     }
 
+    /// What the last wait brought, to put it into another order.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [libc::epoll_event] {
+        &mut self.list[..self.len]
+    }
+
     /// The flags and the data of each entry that the last wait brought.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
         self.list[..self.len].iter().map(|event| (event.events, event.u64))
