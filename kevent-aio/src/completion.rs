@@ -27,6 +27,14 @@ pub struct Completion {
 }
 
 impl Completion {
+    /// One of an operation that nobody submitted, for tests: see
+    /// [`Sim::inject`](kevent_core::testing::Sim::inject).
+    #[must_use]
+    pub fn for_test(key: u64, op: impl Into<Op>, result: io::Result<u64>) -> Completion {
+        let (token, op) = (Token::SOLE, op.into());
+        Completion { token, key, result, op, way: Way::Inline, cancelled: false }
+    }
+
     /// Whether [`Aio::cancel`](crate::Aio::cancel) ended it. If that came too late, `result` is what the
     /// operation has done.
     #[must_use]

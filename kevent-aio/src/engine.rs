@@ -43,6 +43,10 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 /// would complete in the parent, and what it took out the parent would miss. It may drop the engine,
 /// which leaves the parent's operations alone.
 ///
+/// In a queue of a [`Sim`](kevent_core::testing::Sim) the engine does everything on the queue's thread, which
+/// takes no made-up time: an operation that waits for somebody, as a read of a pipe may, would wait for
+/// ever. See [`testing::lying`](crate::testing::lying) for delays and errors.
+///
 /// ```
 /// use std::sync::Arc;
 /// use kevent_aio::{Aio, Read};
@@ -425,7 +429,7 @@ impl Aio {
             if found == [false; 3] {
                 break;
             }
-            slice.pass(Instant::now());
+            slice.pass(self.now());
         }
         Ok(())
     }
@@ -476,7 +480,7 @@ impl Aio {
         let mut slice = Slice::default();
         let due = self.rounds(&mut slice)?;
         // There may be more where the slice ended, and what `refill` has set free.
-        Ok(if slice.is_over || !self.runnable.is_empty() { Due::At(Instant::now()) } else { due })
+        Ok(if slice.is_over || !self.runnable.is_empty() { Due::At(self.now()) } else { due })
     }
 
     fn rounds(&mut self, slice: &mut Slice) -> io::Result<Due> {
@@ -488,13 +492,13 @@ impl Aio {
             };
             match ring.submit() {
                 Ok(()) if ring.has_unsubmitted() => {
-                    return Ok(Due::At(Instant::now() + TRY_AGAIN));
+                    return Ok(Due::At(self.now() + TRY_AGAIN));
                 }
                 Ok(()) => {}
                 Err(refusal) => self.lose_ring(refusal),
             }
         }
-        Ok(Due::At(Instant::now()))
+        Ok(Due::At(self.now()))
     }
 
     /// Ends what is past its deadline.
@@ -502,7 +506,7 @@ impl Aio {
         if self.deadlines.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = self.now();
         while let Some(&(deadline, token)) = self.deadlines.first() {
             if deadline > now {
                 break;
@@ -529,6 +533,10 @@ impl Aio {
         }
     }
 
+    fn now(&self) -> Instant {
+        self.queue.as_ref().map_or_else(Instant::now, |queue| queue.clock().now())
+    }
+
     /// The next flush may say something else than the last one.
     fn changed(&self) {
         if let Some(queue) = &self.queue {
@@ -550,6 +558,11 @@ impl Source for Aio {
     type Item = Completion;
 
     fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
+        if poll_set.clock().is_simulated() {
+            // What a ring has begun goes on in real time; one that has nothing is given up.
+            self.ring.take_if(|_| self.flights.is_empty());
+            self.pool.run_in_place(poll_set.clock());
+        }
         if let Some(ring) = &self.ring {
             poll_set.add(ring.as_fd(), ring_key(), Interest::READABLE, Trigger::Level)?;
         }
@@ -569,8 +582,9 @@ impl Source for Aio {
         if !self.done.is_empty() {
             return Ok(Due::Now);
         }
-        let deadline = self.deadlines.first().map(|(deadline, _)| Due::At(*deadline));
-        Ok(due.or_sooner(deadline.unwrap_or(Due::OnWake)))
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let next = deadline.into_iter().chain(self.pool.due()).min();
+        Ok(due.or_sooner(next.map_or(Due::OnWake, Due::At)))
     }
 
     fn drain(&mut self, sink: &mut impl Sink<Completion>) -> io::Result<()> {

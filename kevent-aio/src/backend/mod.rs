@@ -3,6 +3,7 @@
 //! Both take an operation in, own it while somebody works on it, and give it back with an outcome. Who
 //! owns an operation may look at it; so nobody does while the kernel or a worker is at it.
 
+pub(crate) mod in_place;
 pub(crate) mod pool;
 pub(crate) mod uring;
 

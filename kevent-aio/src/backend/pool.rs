@@ -9,10 +9,11 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kevent_core::{Token, Waker};
+use kevent_core::{Clock, Token, Waker};
 
+use crate::backend::in_place::InPlace;
 use crate::backend::{Done, Job};
 use crate::operation::{Operation, Outcome};
 use crate::ops::Op;
@@ -22,12 +23,30 @@ use crate::sys::thread::spawn_quiet;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How a worker runs an operation. Tests have one that lies.
-pub(crate) type Runner = Arc<dyn Fn(&mut Op) -> Outcome + Send + Sync>;
+pub(crate) type Runner = Arc<dyn Run>;
+
+/// Runs operations, and may be late.
+pub(crate) trait Run: Send + Sync {
+    /// How long to wait before the next one is run.
+    fn delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn run(&self, op: &mut Op) -> Outcome;
+}
+
+impl<F: Fn(&mut Op) -> Outcome + Send + Sync> Run for F {
+    fn run(&self, op: &mut Op) -> Outcome {
+        self(op)
+    }
+}
 
 /// Threads that run operations.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     limit: usize,
+    /// In a simulated queue no thread is started.
+    in_place: Option<InPlace>,
 }
 
 struct Shared {
@@ -66,9 +85,19 @@ impl Pool {
             jobs: Mutex::default(),
             there_is_work: Condvar::new(),
             mailbox: Mutex::default(),
-            runner: runner.unwrap_or_else(|| Arc::new(|op| op.run())),
+            runner: runner.unwrap_or_else(|| Arc::new(|op: &mut Op| op.run())),
         };
-        Pool { shared: Arc::new(shared), limit }
+        Pool { shared: Arc::new(shared), limit, in_place: None }
+    }
+
+    /// From now on everything is run on the thread that asks for what is done, by that clock.
+    pub(crate) fn run_in_place(&mut self, clock: &Clock) {
+        self.in_place.get_or_insert_with(|| InPlace::new(clock.clone()));
+    }
+
+    /// When there will be something to reap although nobody wakes the queue.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.in_place.as_ref().and_then(InPlace::due)
     }
 
     /// Whom to wake when something is done; nobody without a waker.
@@ -81,7 +110,11 @@ impl Pool {
     /// # Errors
     ///
     /// When there is no thread and none can be started; the job comes back.
-    pub(crate) fn start(&self, job: Job) -> Result<(), (Job, io::Error)> {
+    pub(crate) fn start(&mut self, job: Job) -> Result<(), (Job, io::Error)> {
+        if let Some(in_place) = &mut self.in_place {
+            in_place.start(job, self.shared.runner.delay());
+            return Ok(());
+        }
         let mut jobs = lock(&self.shared.jobs);
         jobs.waiting.push_back(job);
         let wanted = jobs.waiting.len() > jobs.idle && jobs.threads < self.limit;
@@ -109,14 +142,22 @@ impl Pool {
     }
 
     /// Takes a job back that no thread has begun.
-    pub(crate) fn take_back(&self, token: Token) -> Option<Job> {
+    pub(crate) fn take_back(&mut self, token: Token) -> Option<Job> {
+        if let Some(in_place) = &mut self.in_place {
+            return in_place.take_back(token);
+        }
         let mut jobs = lock(&self.shared.jobs);
         let place = jobs.waiting.iter().position(|job| job.token == token)?;
         jobs.waiting.remove(place)
     }
 
     /// What was done first of what was not collected yet.
-    pub(crate) fn reap(&self) -> Option<Done> {
+    pub(crate) fn reap(&mut self) -> Option<Done> {
+        if let Some(in_place) = &mut self.in_place {
+            let mut job = in_place.take_due()?;
+            let outcome = self.shared.runner.run(&mut job.op);
+            return Some(Done { job, outcome });
+        }
         lock(&self.shared.mailbox).done.pop_front()
     }
 }
@@ -125,7 +166,11 @@ impl Shared {
     /// What a thread does.
     fn work(&self) {
         while let Some(mut job) = self.next_job() {
-            let outcome = (self.runner)(&mut job.op);
+            let delay = self.runner.delay();
+            if !delay.is_zero() {
+                std::thread::sleep(delay);
+            }
+            let outcome = self.runner.run(&mut job.op);
             self.deliver(Done { job, outcome });
         }
     }
@@ -220,13 +265,13 @@ mod tests {
     #[test]
     fn jobs_begin_in_order_on_no_more_threads_than_allowed() {
         for limit in [1, 3] {
-            let pool = Pool::new(limit, None);
-            let start = |bits| {
+            let mut pool = Pool::new(limit, None);
+            let mut start = |bits| {
                 let op = Box::new(Op::from(Open::new("/dev/null")));
                 assert!(pool.start(Job { token: Token::from_bits(bits), op }).is_ok());
                 assert!(lock(&pool.shared.jobs).threads <= limit);
             };
-            (0..100).for_each(start);
+            (0..100).for_each(&mut start);
             let mut done = Vec::new();
             while done.len() < 100 {
                 done.extend(pool.reap());
@@ -247,14 +292,14 @@ mod tests {
         let (release, released) = mpsc::channel::<()>();
         let gate = Mutex::new((begun, released));
         let counter = Arc::clone(&ran);
-        let runner: Runner = Arc::new(move |op| {
+        let runner: Runner = Arc::new(move |op: &mut Op| {
             let gate = lock(&gate);
             gate.0.send(()).unwrap();
             let _ = gate.1.recv();
             counter.fetch_add(1, Ordering::Relaxed);
             op.run()
         });
-        let pool = Pool::new(1, Some(runner));
+        let mut pool = Pool::new(1, Some(runner));
         for bits in 0..3 {
             let op = Box::new(Op::from(Open::new(&path)));
             assert!(pool.start(Job { token: Token::from_bits(bits), op }).is_ok());
