@@ -132,7 +132,8 @@ impl Worker {
         }
     }
 
-    fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
+    /// Takes a client in.
+    pub(crate) fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
         // Whole responses go out in one call, so there is nothing that waiting could merge.
         let _ = stream.set_nodelay(true);
         let deadline = self.now + IDLE;
@@ -258,15 +259,16 @@ impl Worker {
     pub(crate) fn set_deadline(&mut self, token: Token, deadline: Instant) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.timer.deadline = deadline;
-        if deadline < connection.timer.armed {
+        if connection.timer.armed.is_none_or(|armed| deadline < armed) {
             self.queue[self.timers].cancel(connection.timer.token);
-            connection.timer.armed = deadline;
+            connection.timer.armed = Some(deadline);
             connection.timer.token = self.queue[self.timers].at(deadline, token.to_bits());
         }
     }
 
     pub(crate) fn tick(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.timer.armed = None;
         if connection.state == State::Sending {
             let operation =
                 connection.operation().and_then(|token| self.queue[self.aio].get(token));
@@ -280,13 +282,11 @@ impl Worker {
                 connection.timer.deadline = self.now + IDLE;
             }
         }
-        if self.now < connection.timer.deadline {
-            connection.timer.armed = connection.timer.deadline;
-            let timer = self.queue[self.timers].at(connection.timer.deadline, token.to_bits());
-            connection.timer.token = timer;
-            return;
+        let (state, deadline) = (connection.state, connection.timer.deadline);
+        if self.now < deadline {
+            return self.set_deadline(token, deadline);
         }
-        match connection.state {
+        match state {
             State::Reading if !connection.input.is_empty() => {
                 self.refuse(token, Status::RequestTimeout);
             }

@@ -84,7 +84,8 @@ pub enum Discarded {
 #[derive(Debug)]
 pub struct Timer {
     pub token: Token,
-    pub armed: Instant,
+    /// When it will fire; `None` once it has.
+    pub armed: Option<Instant>,
     pub deadline: Instant,
     /// The time by which the header block that has begun has to be there.
     pub header_by: Option<Instant>,
@@ -95,7 +96,7 @@ pub struct Timer {
 impl Timer {
     /// A timer that is armed for `deadline`. Its token comes later.
     pub fn armed_for(deadline: Instant) -> Timer {
-        Timer { token: Token::SOLE, armed: deadline, deadline, header_by: None, progress: 0 }
+        Timer { token: Token::SOLE, armed: Some(deadline), deadline, header_by: None, progress: 0 }
     }
 
     /// The time by which a header block has to be there, of which some has been read by `now`. Asked
