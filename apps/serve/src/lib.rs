@@ -20,6 +20,8 @@ pub mod message;
 pub mod options;
 pub mod reply;
 pub mod server;
+#[cfg(test)]
+mod simulated;
 pub mod stderr;
 pub mod untold;
 pub mod vital;

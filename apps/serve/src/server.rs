@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use kevent_aio::{Aio, Fd};
-use kevent_core::{Signals, UserEvents};
+use kevent_core::{Queue, Signals, UserEvents};
 use kevent_fs::{Kinds, Watcher};
 
 use crate::control::{Control, SIGNALS};
@@ -67,7 +67,8 @@ impl Server {
                 log: log.clone(),
                 share,
             };
-            let worker = Worker::new(setup)
+            let worker = Queue::new()
+                .and_then(|queue| Worker::new(queue, setup))
                 .map_err(Failure::because("a thread's queue (more threads than descriptors?)"))?;
             workers.push(worker);
         }

@@ -128,13 +128,11 @@ impl Listener {
 }
 
 impl Clock {
-    fn new() -> Clock {
-        let time = SystemTime::now();
+    fn new(time: SystemTime) -> Clock {
         Clock { time, date: http_date(time) }
     }
 
-    fn tick(&mut self) {
-        let time = SystemTime::now();
+    fn tick(&mut self, time: SystemTime) {
         let second = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).map(|d| d.as_secs());
         if second(time).ok() != second(self.time).ok() {
             self.date = http_date(time);
@@ -144,17 +142,17 @@ impl Clock {
 }
 
 impl Worker {
-    /// Puts everything into a queue.
+    /// Puts everything into `queue`.
     ///
     /// # Errors
     ///
     /// When descriptors run out.
-    pub fn new(setup: Setup) -> io::Result<Worker> {
-        let mut queue = Queue::new()?;
+    pub fn new(mut queue: Queue<Event>, setup: Setup) -> io::Result<Worker> {
         let readiness = queue.attach(Readiness::new(), Event::Ready)?;
         let timers = queue.attach(Timers::new(), Event::Tick)?;
         let aio = queue.attach(setup.aio, Event::Done)?;
         queue.attach(setup.users, Event::Message)?;
+        let (now, clock) = (queue.clock().now(), Clock::new(queue.clock().wall()));
         let mut worker = Worker {
             queue,
             readiness,
@@ -177,8 +175,8 @@ impl Worker {
             stopping: false,
             grace_is_over: false,
             log_is_late: false,
-            now: Instant::now(),
-            clock: Clock::new(),
+            now,
+            clock,
             seeds: Seeds { state: RandomState::new(), given: 0 },
             scratch: vec![0; 16 << 10].into_boxed_slice(),
         };
@@ -241,16 +239,7 @@ impl Worker {
     /// When the queue itself fails, which nothing that a client does brings about.
     pub fn run(mut self) -> io::Result<()> {
         while !self.is_finished() {
-            self.queue.wait(None)?;
-            self.now = Instant::now();
-            self.clock.tick();
-            while let Some(event) = self.queue.next() {
-                self.handle(event);
-            }
-            if self.overrun.swap(false, Ordering::Acquire) {
-                self.files.invalidate_tree(b"");
-            }
-            self.write_log();
+            self.turn()?;
         }
         if let Some(text) = self.log.as_mut().and_then(|log| log.last_complaint(self.now)) {
             complain(&text);
@@ -258,7 +247,22 @@ impl Worker {
         Ok(())
     }
 
-    fn is_finished(&self) -> bool {
+    /// Waits for what happens, and answers it.
+    pub(crate) fn turn(&mut self) -> io::Result<()> {
+        self.queue.wait(None)?;
+        self.now = self.queue.clock().now();
+        self.clock.tick(self.queue.clock().wall());
+        while let Some(event) = self.queue.next() {
+            self.handle(event);
+        }
+        if self.overrun.swap(false, Ordering::Acquire) {
+            self.files.invalidate_tree(b"");
+        }
+        self.write_log();
+        Ok(())
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
         let log_is_written = self.log.as_ref().is_none_or(|log| !log.is_busy());
         let all_is_done = self.connections.is_empty() && log_is_written && self.others == 0;
         self.stopping && (self.log_is_late || all_is_done)
