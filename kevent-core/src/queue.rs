@@ -826,6 +826,14 @@ pub struct Stamped<E> {
     pub token: Token,
 }
 
+impl<E> Stamped<E> {
+    /// The same of another event.
+    pub fn map<T>(self, change: impl FnOnce(E) -> T) -> Stamped<T> {
+        let Stamped { event, sequence, seen, source, token } = self;
+        Stamped { event: change(event), sequence, seen, source, token }
+    }
+}
+
 /// Names a source of a queue, and its type.
 pub struct SourceId<S> {
     queue: u64,

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kevent_aio::{Aio, testing};
+use kevent_aio::{Aio, Choice, testing};
 use kevent_core::testing::{Dice, Sim};
 use kevent_core::{Interrupter, Poster, UserEvents};
 use mio::net::TcpStream;
@@ -71,7 +71,7 @@ impl House {
         let sim = Sim::new(seed);
         let (users, poster) = UserEvents::with_capacity(NonZeroUsize::new(16).unwrap());
         let share = Share { connections: 100, files: 10 };
-        let builder = Aio::builder().capacity(share.operations());
+        let builder = Aio::builder().backend(Choice::Pool).capacity(share.operations());
         let builder = if disk == Disk::Lying { testing::lying(builder, seed) } else { builder };
         let setup = Setup {
             root: Arc::new(File::open(root).unwrap()),
