@@ -42,6 +42,7 @@ mod engine;
 mod flight;
 mod operation;
 mod ops;
+mod record;
 mod report;
 mod slice;
 mod sockets;

@@ -26,6 +26,15 @@ pub struct Change {
     pub is_dir: bool,
 }
 
+impl Change {
+    /// One of no registration, for tests: see [`Sim::inject`](kevent_core::testing::Sim::inject). It is of
+    /// no directory.
+    #[must_use]
+    pub fn for_test(key: u64, path: impl Into<PathBuf>, kind: ChangeKind) -> Change {
+        Change { token: Token::SOLE, key, path: path.into(), kind, is_dir: false }
+    }
+}
+
 /// What happened to a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

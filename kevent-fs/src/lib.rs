@@ -15,6 +15,7 @@ mod filesystem;
 mod follow;
 mod gather;
 mod intake;
+mod record;
 mod registration;
 mod rename;
 mod report;

@@ -36,6 +36,7 @@ mod uring;
 
 mod readiness;
 mod receiver;
+mod record;
 pub mod socket;
 
 pub use crate::readiness::{Readiness, ReadyEvent};
