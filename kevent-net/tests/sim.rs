@@ -211,3 +211,25 @@ fn two_descriptors_that_get_ready_at_once_are_told_in_either_order() {
     let orders: std::collections::HashSet<Vec<u64>> = (0..50).map(order).collect();
     assert_eq!(orders, [vec![0, 1], vec![1, 0]].into());
 }
+
+#[test]
+fn queue_in_a_queue_is_told_at_its_own_deadlines() {
+    let sim = Sim::new(1);
+    let mut inner = sim.queue().unwrap();
+    let timers = inner.attach(Timers::new(), |tick| tick.key).unwrap();
+    let mut outer = sim.queue().unwrap();
+    let readiness = outer.attach(Readiness::new(), |event| event.key).unwrap();
+    outer[readiness].register(&inner, Interest::READABLE, Mode::Level, 7).unwrap();
+    inner[timers].after(Duration::from_secs(10), 1);
+    inner[timers].after(Duration::from_secs(20), 2);
+    let mut ticks = Vec::new();
+    while ticks.len() < 2 {
+        outer.wait(None).unwrap();
+        assert_eq!(outer.next(), Some(7));
+        inner.wait(Duration::ZERO).unwrap();
+        while let Some(key) = inner.next() {
+            ticks.push((key, sim.elapsed().as_secs()));
+        }
+    }
+    assert_eq!(ticks, [(1, 10), (2, 20)]);
+}
