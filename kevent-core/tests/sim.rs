@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -364,6 +364,57 @@ fn trace(seed: u64) -> Vec<(u64, u64, Duration)> {
     }
     assert_eq!(trace.len(), 40, "each came once");
     trace
+}
+
+/// What comes of it with fifty seeds.
+fn outcomes<T: Ord>(run: impl Fn(Sim) -> T) -> BTreeSet<T> {
+    (0..50).map(|seed| run(Sim::new(seed))).collect()
+}
+
+#[test]
+fn sources_that_both_have_something_may_be_heard_in_either_order() {
+    let orders = outcomes(|sim| {
+        let mut queue = sim.queue().unwrap();
+        for n in [1, 2] {
+            let (users, poster) = UserEvents::new();
+            queue.attach(users, |n: u32| n).unwrap();
+            poster.post(n).unwrap();
+        }
+        queue.wait(None).unwrap();
+        taken(&mut queue)
+    });
+    assert_eq!(orders, [vec![1, 2], vec![2, 1]].into());
+}
+
+#[test]
+fn steps_of_one_time_may_happen_in_either_order() {
+    let orders = outcomes(|sim| {
+        let mut queue = sim.queue().unwrap();
+        let (users, poster) = UserEvents::new();
+        queue.attach(users, |n: u32| n).unwrap();
+        for n in [1, 2] {
+            let poster = poster.clone();
+            sim.at(s(1), move |_| poster.post(n).unwrap());
+        }
+        queue.wait(Wait::forever().at_least(2)).unwrap();
+        taken(&mut queue)
+    });
+    assert_eq!(orders, [vec![1, 2], vec![2, 1]].into());
+}
+
+#[test]
+fn event_at_the_very_deadline_may_be_in_time_or_too_late() {
+    let counts = outcomes(|sim| {
+        let mut queue = sim.queue().unwrap();
+        let (users, poster) = UserEvents::new();
+        queue.attach(users, |n: u32| n).unwrap();
+        sim.at(s(10), move |_| poster.post(1).unwrap());
+        let count = queue.wait(s(10)).unwrap();
+        assert_eq!(sim.elapsed(), s(10));
+        assert_eq!(count + queue.wait(Wait::poll()).unwrap(), 1 + count, "it is not lost");
+        count
+    });
+    assert_eq!(counts, [0, 1].into());
 }
 
 #[test]
