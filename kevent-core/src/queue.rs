@@ -311,9 +311,9 @@ impl<E: 'static> Queue<E> {
     ///
     /// # Errors
     ///
-    /// When a source can no longer work; the error says which ([`SourceError`]). The other sources
-    /// and the events in the ring are not touched by it: go on taking them out, and detach the
-    /// source.
+    /// When a source can no longer work; the error says which ([`SourceError`](crate::SourceError)). The
+    /// other sources and the events in the ring are not touched by it: go on taking them out, and
+    /// detach the source.
     #[inline]
     pub fn wait(&mut self, wait: impl Into<Wait>) -> io::Result<usize> {
         let wait = wait.into();
