@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kevent_core::testing::Sim;
 use kevent_core::{
-    Flow, Overflow, ProcessEvent, Processes, Queue, SharedQueue, Signal, SignalEvent, Signals,
-    TimerEvent, TimerKind, Timers, UserEvents, Wait,
+    Flow, Order, Overflow, ProcessEvent, Processes, Queue, SharedQueue, Signal, SignalEvent,
+    Signals, TimerEvent, TimerKind, Timers, UserEvents, Wait,
 };
 use proptest::prelude::*;
 
@@ -364,6 +364,36 @@ fn trace(seed: u64) -> Vec<(u64, u64, Duration)> {
     }
     assert_eq!(trace.len(), 40, "each came once");
     trace
+}
+
+#[test]
+fn strict_order_holds_in_made_up_time() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed);
+        let mut queue = sim.queue().unwrap();
+        queue.set_order(Order::Strict);
+        let timers = queue.attach(Timers::new(), |event| event.key).unwrap();
+        let (users, poster) = UserEvents::new();
+        queue.attach(users, |n| n).unwrap();
+        let mut dice = sim.dice();
+        for _ in 0..50 {
+            let [at, post] = [(); 2].map(|()| dice.below(1000));
+            queue[timers].after(ms(at), at);
+            let poster = poster.clone();
+            sim.at(ms(post), move |_| poster.post(post).unwrap());
+        }
+        // The program is late, and finds most of it at once.
+        sim.advance(ms(600));
+        let mut times: Vec<u64> = Vec::new();
+        while queue.wait(None).is_ok() {
+            times.extend(taken(&mut queue));
+        }
+        assert_eq!(times.len(), 100);
+        // Steps are late as well, where the program is; timers know when they were due.
+        let late = times.iter().filter(|at| **at <= 600).count();
+        let (_, rest) = times.split_at(late);
+        assert!(rest.is_sorted(), "seed {seed}: {times:?}");
+    }
 }
 
 /// What comes of it with fifty seeds.
