@@ -1,8 +1,13 @@
 //! Events as plain records of 32 bytes, for C and for logs.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 
 use crate::queue::Queue;
+use crate::sources::counter::CounterEvent;
+use crate::sources::idle::IdleEvent;
+use crate::sources::mounts::MountEvent;
+use crate::sources::pressure::PressureEvent;
 use crate::sources::process::ProcessEvent;
 use crate::sources::signal::SignalEvent;
 use crate::sources::timer::{TimerEvent, TimerKind};
@@ -83,6 +88,16 @@ impl Record {
     pub const CHANGE: u16 = 5;
     /// `kevent_aio::Aio`. `code` is the error's number, or 0; `data` is the result.
     pub const COMPLETION: u16 = 6;
+    /// [`Counters`](crate::Counters). `data` is how much was added.
+    pub const COUNTER: u16 = 7;
+    /// [`Pressure`](crate::Pressure). `data` is for how many microseconds some task has stalled in all, 0 if
+    /// that is not known.
+    pub const PRESSURE: u16 = 8;
+    /// [`Mounts`](crate::Mounts). `key` is the number of the mount, `code` 1 for mounted, 2 for unmounted and
+    /// 3 for changed, `data` the [hash](Record::hash) of the place.
+    pub const MOUNT: u16 = 9;
+    /// [`Idle`](crate::Idle). `data` counts.
+    pub const IDLE: u16 = 10;
     /// The first of the numbers that are the user's own.
     pub const OWN: u16 = 256;
 }
@@ -95,6 +110,8 @@ impl Record {
     pub const HAS_VALUE: u16 = 1;
     /// Of a signal: `code` is not known. The record stands for deliveries whose particulars were lost.
     pub const NO_CODE: u16 = 2;
+    /// Of pressure: the cgroup is gone.
+    pub const GONE: u16 = 1;
     /// Of a process: it ended by itself.
     pub const EXITED: u16 = 1;
     /// Of a process: a signal ended it.
@@ -196,6 +213,39 @@ impl From<ProcessEvent> for Record {
     }
 }
 
+impl From<CounterEvent> for Record {
+    fn from(event: CounterEvent) -> Record {
+        Record::own(Record::COUNTER, event.key, event.value)
+    }
+}
+
+impl From<PressureEvent> for Record {
+    fn from(event: PressureEvent) -> Record {
+        let stalled = event.levels.map_or(0, |levels| levels.some.total.as_micros());
+        let flags = if event.gone { Record::GONE } else { 0 };
+        let stalled = u64::try_from(stalled).unwrap_or(u64::MAX);
+        Record { flags, ..Record::own(Record::PRESSURE, event.key, stalled) }
+    }
+}
+
+impl From<MountEvent> for Record {
+    fn from(event: MountEvent) -> Record {
+        let (code, mount) = match &event {
+            MountEvent::Mounted(mount) => (1, mount),
+            MountEvent::Unmounted(mount) => (2, mount),
+            MountEvent::Changed { now, .. } => (3, now),
+        };
+        let place = Record::hash(mount.mount_point.as_os_str().as_bytes());
+        Record { code, ..Record::own(Record::MOUNT, mount.id.into(), place) }
+    }
+}
+
+impl From<IdleEvent> for Record {
+    fn from(event: IdleEvent) -> Record {
+        Record::own(Record::IDLE, 0, event.count)
+    }
+}
+
 impl Queue<Record> {
     /// As [`next`](Queue::next), with the record's number filled in.
     ///
@@ -210,11 +260,14 @@ impl Queue<Record> {
 #[cfg(test)]
 mod tests {
     use std::process::ExitStatus;
-    use std::time::Instant;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sources::mounts::Mount;
+    use crate::sources::pressure::{PressureLimit, Resource, Stalled};
     use crate::sources::signal::Signal;
 
     fn record() -> impl Strategy<Value = Record> {
@@ -272,5 +325,31 @@ mod tests {
         assert_eq!(process(Some(killed)), Record { code: 9, flags: Record::KILLED, ..expected });
         let flags = Record::KILLED | Record::DUMPED;
         assert_eq!(process(Some(dumped)), Record { code: 6, flags, ..expected });
+    }
+    #[test]
+    fn events_of_the_system_keep_in_a_record_what_they_tell() {
+        let counter = Record::from(CounterEvent::for_test(9, 4));
+        assert_eq!(counter, Record::own(Record::COUNTER, 9, 4));
+        assert_eq!(Record::from(IdleEvent::for_test(4)), Record::own(Record::IDLE, 0, 4));
+
+        let second = Duration::from_secs(1);
+        let limit = PressureLimit {
+            resource: Resource::Memory,
+            stall: Stalled::Some,
+            threshold: second,
+            window: second,
+        };
+        let pressure = PressureEvent::for_test(9, limit);
+        let expected = Record::own(Record::PRESSURE, 9, 0);
+        assert_eq!(Record::from(pressure), expected);
+        let gone = PressureEvent { gone: true, ..pressure };
+        assert_eq!(Record::from(gone), Record { flags: Record::GONE, ..expected });
+
+        let [before, now] = ["/a", "/b"].map(|place| Arc::new(Mount::for_test(9, place)));
+        let record =
+            |code, place| Record { code, ..Record::own(Record::MOUNT, 9, Record::hash(place)) };
+        assert_eq!(Record::from(MountEvent::Mounted(before.clone())), record(1, b"/a"));
+        assert_eq!(Record::from(MountEvent::Unmounted(before.clone())), record(2, b"/a"));
+        assert_eq!(Record::from(MountEvent::Changed { before, now }), record(3, b"/b"));
     }
 }

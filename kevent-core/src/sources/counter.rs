@@ -279,6 +279,14 @@ pub struct CounterEvent {
     pub value: u64,
 }
 
+impl CounterEvent {
+    /// One of no counter, for tests: see [`testing::Sim::inject`](crate::testing::Sim::inject).
+    #[must_use]
+    pub fn for_test(key: u64, value: u64) -> CounterEvent {
+        CounterEvent { token: Token::SOLE, key, value }
+    }
+}
+
 fn create(make: fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     make().map_err(|error| {
         if is_missing_call(&error) {

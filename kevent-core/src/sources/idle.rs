@@ -81,3 +81,11 @@ pub struct IdleEvent {
     /// How often that was so, this time included.
     pub count: u64,
 }
+
+impl IdleEvent {
+    /// One of no queue, for tests: see [`testing::Sim::inject`](crate::testing::Sim::inject).
+    #[must_use]
+    pub fn for_test(count: u64) -> IdleEvent {
+        IdleEvent { count }
+    }
+}

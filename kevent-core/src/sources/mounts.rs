@@ -100,6 +100,24 @@ pub struct Mount {
     pub super_options: OsString,
 }
 
+impl Mount {
+    /// One of no table, for tests: see [`testing::Sim::inject`](crate::testing::Sim::inject).
+    #[must_use]
+    pub fn for_test(id: u32, mount_point: impl Into<PathBuf>) -> Mount {
+        Mount {
+            id,
+            parent: 0,
+            device: (0, 0),
+            root: PathBuf::from("/"),
+            mount_point: mount_point.into(),
+            fs_type: OsString::new(),
+            source: OsString::new(),
+            options: OsString::new(),
+            super_options: OsString::new(),
+        }
+    }
+}
+
 /// The table of mounts has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountEvent {

@@ -331,6 +331,15 @@ pub struct PressureEvent {
     pub levels: Option<PressureLevels>,
 }
 
+impl PressureEvent {
+    /// One of no watch, for tests: see [`testing::Sim::inject`](crate::testing::Sim::inject). Nothing is
+    /// known of the levels.
+    #[must_use]
+    pub fn for_test(key: u64, limit: PressureLimit) -> PressureEvent {
+        PressureEvent { token: Token::SOLE, key, limit, gone: false, levels: None }
+    }
+}
+
 /// How much tasks have stalled lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
