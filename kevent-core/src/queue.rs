@@ -153,7 +153,11 @@ impl<E: 'static> Queue<E> {
 
     /// A queue; a simulated one, if there is a script for it.
     pub(crate) fn assemble(capacity: NonZeroUsize, script: Option<Script>) -> io::Result<Queue<E>> {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let waiter = Waiter::new(script)?;
+        if let Some(script) = waiter.script() {
+            script.enrol(number, waiter.waker().clone());
+        }
         Ok(Queue {
             ring: Ring::new(capacity),
             sources: Registry::new(),
@@ -173,7 +177,7 @@ impl<E: 'static> Queue<E> {
             measured: false,
             stamps: false,
             slept: false,
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            number,
         })
     }
 

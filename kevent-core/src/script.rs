@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::token::Token;
+use crate::waker::Waker;
 
 /// Something that happens at a time.
 pub(crate) type Step = Box<dyn FnOnce(&Script) + Send>;
@@ -38,6 +39,8 @@ struct State {
     /// Seeds the dice of the script itself: how it is used does not change the order.
     dice: Dice,
     injected: Vec<Injection>,
+    /// The queues of this simulation, by number: one may lie in another, and has to be woken.
+    queues: BTreeMap<u64, Waker>,
     /// The wall-clock time at which the next sleep ends.
     wall: Option<SystemTime>,
     patience: Duration,
@@ -64,6 +67,7 @@ impl Script {
             order: Dice::new(dice.bits()),
             dice,
             injected: Vec::new(),
+            queues: BTreeMap::new(),
             wall: None,
             patience: Duration::ZERO,
             looks: 0,
@@ -116,8 +120,19 @@ impl Script {
         self.state().wall = Some(deadline);
     }
 
+    /// From now on the queue of that number is woken for what is injected into it.
+    pub(crate) fn enrol(&self, queue: u64, waker: Waker) {
+        self.state().queues.insert(queue, waker);
+    }
+
     pub(crate) fn inject(&self, injection: Injection) {
-        self.state().injected.push(injection);
+        let mut state = self.state();
+        // One of another simulation, or of none, would never fetch it.
+        if let Some(waker) = state.queues.get(&injection.queue).cloned() {
+            state.injected.push(injection);
+            drop(state);
+            waker.wake();
+        }
     }
 
     /// What was injected into sources of that queue.

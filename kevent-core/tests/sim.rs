@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kevent_core::testing::Sim;
 use kevent_core::{
-    Flow, Order, Overflow, ProcessEvent, Processes, Queue, SharedQueue, Signal, SignalEvent,
-    Signals, TimerEvent, TimerKind, Timers, UserEvents, Wait,
+    ChildQueue, Flow, Idle, Order, Overflow, ProcessEvent, Processes, Queue, SharedQueue, Signal,
+    SignalEvent, Signals, TimerEvent, TimerKind, Timers, UserEvents, Wait,
 };
 use proptest::prelude::*;
 
@@ -318,6 +318,36 @@ fn shared_queue_goes_by_made_up_time() {
     assert_eq!(shared.next(s(5)).unwrap(), None);
     assert_eq!(sim.elapsed(), s(35));
     assert_eq!(shared.next(None).unwrap_err().kind(), ErrorKind::Deadlock);
+}
+
+#[test]
+fn child_queue_goes_by_made_up_time_and_tells_what_is_injected_into_it() {
+    let sim = Sim::new(5);
+    let mut child = sim.queue().unwrap();
+    let timers = child.attach(Timers::new(), |event: TimerEvent| event.key).unwrap();
+    child[timers].after(s(10), 1);
+    child[timers].after(s(20), 2);
+    let mut queue = sim.queue().unwrap();
+    queue.attach(ChildQueue::new(child), |key| key).unwrap();
+    sim.at(s(15), move |sim| sim.inject(timers, None, TimerEvent::for_test(3, sim.now())));
+    for (time, key) in [(10, 1), (15, 3), (20, 2)] {
+        queue.wait(None).unwrap();
+        assert_eq!((taken(&mut queue), sim.elapsed()), (vec![key], s(time)));
+    }
+}
+
+#[test]
+fn idleness_comes_before_time_passes() {
+    let sim = Sim::new(5);
+    let mut queue = sim.queue().unwrap();
+    queue.attach(Idle::new(), |idle| idle.count).unwrap();
+    let timers = queue.attach(Timers::new(), |event: TimerEvent| event.key).unwrap();
+    queue[timers].after(s(10), 100);
+    for (time, event) in [(0, 1), (10, 100), (10, 2)] {
+        queue.wait(None).unwrap();
+        assert_eq!((taken(&mut queue), sim.elapsed()), (vec![event], s(time)));
+    }
+    assert_eq!(queue.wait(None).unwrap_err().kind(), ErrorKind::Deadlock);
 }
 
 #[test]
