@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kevent_core::{Due, Full, PollKey, PollSet, Ready, Sink, Source, Table, Token};
 
@@ -239,7 +239,7 @@ impl FileSystemWatcher {
     }
 
     fn read_if_due(&mut self) -> io::Result<bool> {
-        if self.dry || !self.gather.may_read(Instant::now) {
+        if self.dry || !self.gather.may_read(Gather::now) {
             return Ok(false);
         }
         let read = self.buffer.read(self.group.as_fd())?;
@@ -294,14 +294,14 @@ impl Source for FileSystemWatcher {
     }
 
     fn ready(&mut self, _: PollKey, _: Ready) {
-        self.gather.spoke(Instant::now);
+        self.gather.spoke(Gather::now);
     }
 
     fn flush(&mut self) -> io::Result<Due> {
         if !self.told.is_empty() || !self.buffer.is_empty() {
             return Ok(Due::Now);
         }
-        Ok(self.gather.due(Instant::now))
+        Ok(self.gather.due(Gather::now))
     }
 
     fn drain(&mut self, sink: &mut impl Sink<Change>) -> io::Result<()> {
@@ -370,6 +370,7 @@ mod tests {
     use crate::change::ChangeKind;
     use kevent_core::{Queue, Wait};
     use std::fs::{self, File};
+    use std::time::Instant;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

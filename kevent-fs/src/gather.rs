@@ -46,24 +46,29 @@ impl Gather {
         }
     }
 
+    /// The time by the queue's clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.poll_set.as_ref().map_or_else(Instant::now, |poll_set| poll_set.clock().now())
+    }
+
     /// The descriptor says that there is something to read.
-    pub(crate) fn spoke(&mut self, now: impl FnOnce() -> Instant) {
+    pub(crate) fn spoke(&mut self, now: impl FnOnce(&Gather) -> Instant) {
         if !self.is_instant() {
-            self.until = Some(now() + self.time);
+            self.until = Some(now(self) + self.time);
         }
     }
 
     /// When the descriptor is to be read.
-    pub(crate) fn due(&self, now: impl FnOnce() -> Instant) -> Due {
+    pub(crate) fn due(&self, now: impl FnOnce(&Gather) -> Instant) -> Due {
         match self.until {
-            Some(until) if now() >= until => Due::Now,
+            Some(until) if now(self) >= until => Due::Now,
             Some(until) => Due::At(until),
             None => Due::OnWake,
         }
     }
 
     /// Whether the descriptor may be read now.
-    pub(crate) fn may_read(&self, now: impl FnOnce() -> Instant) -> bool {
+    pub(crate) fn may_read(&self, now: impl FnOnce(&Gather) -> Instant) -> bool {
         self.is_instant() || self.due(now) == Due::Now
     }
 
@@ -90,20 +95,20 @@ mod tests {
     fn time_runs_from_the_first_word_and_the_descriptor_is_read_when_it_is_over() {
         let (now, time) = (Instant::now(), Duration::from_millis(2));
         let mut gather = Gather { time, ..Gather::default() };
-        assert_eq!(gather.due(|| now), Due::OnWake);
-        assert!(!gather.may_read(|| now), "it has not spoken");
-        gather.spoke(|| now);
-        assert_eq!(gather.due(|| now), Due::At(now + time));
-        assert!(!gather.may_read(|| now));
-        assert_eq!(gather.due(|| now + time), Due::Now);
-        assert!(gather.may_read(|| now + time));
+        assert_eq!(gather.due(|_| now), Due::OnWake);
+        assert!(!gather.may_read(|_| now), "it has not spoken");
+        gather.spoke(|_| now);
+        assert_eq!(gather.due(|_| now), Due::At(now + time));
+        assert!(!gather.may_read(|_| now));
+        assert_eq!(gather.due(|_| now + time), Due::Now);
+        assert!(gather.may_read(|_| now + time));
     }
 
     #[test]
     fn without_a_time_it_is_read_at_once_and_no_clock_is_asked() {
         let mut gather = Gather::default();
-        gather.spoke(|| unreachable!());
-        assert!(gather.may_read(|| unreachable!()));
-        assert_eq!(gather.due(|| unreachable!()), Due::OnWake);
+        gather.spoke(|_| unreachable!());
+        assert!(gather.may_read(|_| unreachable!()));
+        assert_eq!(gather.due(|_| unreachable!()), Due::OnWake);
     }
 }

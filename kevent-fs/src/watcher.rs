@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kevent_core::{Due, Full, PollKey, PollSet, Ready, Sink, Source, Token};
 
@@ -197,7 +197,7 @@ impl Watcher {
                 return Ok(true);
             }
         }
-        let Some(incident) = self.inbox.pop(Instant::now) else { return Ok(false) };
+        let Some(incident) = self.inbox.pop(|| self.gather.now()) else { return Ok(false) };
         self.note_unread();
         match &incident {
             Incident::Event { wd, name, mask } => {
@@ -214,7 +214,7 @@ impl Watcher {
 
     /// Reads what the kernel has, unless it is to gather. `false` when there is nothing.
     fn read_if_due(&mut self) -> io::Result<bool> {
-        if self.dry || !self.gather.may_read(Instant::now) {
+        if self.dry || !self.gather.may_read(Gather::now) {
             return Ok(false);
         }
         let read = self.intake.read()?;
@@ -239,7 +239,7 @@ impl Watcher {
                     skip = behind;
                     self.trees.renamed(spot, other.name.map(|name| (other.wd, name)), is_dir);
                 }
-                _ => self.inbox.push_event(&event, || Instant::now() + HOLD),
+                _ => self.inbox.push_event(&event, || self.gather.now() + HOLD),
             }
         } else if event.mask.contains(Mask::MOVED_TO) {
             self.trees.renamed(None, spot, is_dir);
@@ -255,7 +255,7 @@ impl Watcher {
         let mut deadline = None;
         while let Some((event, skip)) = self.intake.peek() {
             self.inbox
-                .push_event(&event, || *deadline.get_or_insert_with(|| Instant::now() + HOLD));
+                .push_event(&event, || *deadline.get_or_insert_with(|| self.gather.now() + HOLD));
             self.intake.skip(skip);
         }
     }
@@ -269,19 +269,19 @@ impl Source for Watcher {
     }
 
     fn ready(&mut self, _: PollKey, _: Ready) {
-        self.gather.spoke(Instant::now);
+        self.gather.spoke(Gather::now);
     }
 
     fn flush(&mut self) -> io::Result<Due> {
         if !self.trees.told.is_empty() || !self.intake.is_empty() {
             return Ok(Due::Now);
         }
-        let inbox = match self.inbox.waits_until(Instant::now) {
+        let inbox = match self.inbox.waits_until(|| self.gather.now()) {
             Some(deadline) => Due::At(deadline),
             None if self.inbox.is_empty() => Due::OnWake,
             None => Due::Now,
         };
-        Ok(inbox.or_sooner(self.gather.due(Instant::now)))
+        Ok(inbox.or_sooner(self.gather.due(Gather::now)))
     }
 
     fn drain(&mut self, sink: &mut impl Sink<Change>) -> io::Result<()> {
@@ -342,7 +342,7 @@ mod tests {
     use super::*;
     use crate::change::ChangeKind;
     use kevent_core::{Queue, Wait};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
