@@ -1,0 +1,12 @@
+//! The topics. A new one is a file here and a line in each of the two lists.
+
+mod readiness;
+mod user;
+
+use crate::group::Topic;
+
+/// In the order in which they are measured.
+pub(crate) const TOPICS: &[Topic] = &[
+    user::TOPIC,
+    readiness::TOPIC,
+];

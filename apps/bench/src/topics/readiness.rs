@@ -1,0 +1,195 @@
+//! Descriptors that get ready: one of a thousand, and all of them.
+
+mod kevent;
+mod peers;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use crate::group::{Bound, Goal, Group, Metric, Peer, Result, Sample, Setting, Topic};
+use crate::measure::{self, Random};
+
+pub(crate) const TOPIC: Topic =
+    Topic { name: "readiness", title: "Descriptors that get ready", groups, helper: None };
+
+/// A pipe, both ends of which do not block.
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    fn new() -> Result<Pipe> {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        Ok(Pipe { read, write })
+    }
+
+    fn write(&self) -> Result<()> {
+        rustix::io::write(&self.write, &[7; 8])?;
+        Ok(())
+    }
+
+    /// Reads what was written. A read that brings less than there is room for has brought all, so
+    /// nobody needs to ask twice, edge-triggered or not.
+    fn read(&self) -> Result<()> {
+        rustix::io::read(&self.read, &mut [0; 64])?;
+        Ok(())
+    }
+}
+
+/// What mio, tokio and others want of a descriptor is its read end.
+impl AsFd for Pipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}
+
+impl AsRawFd for Pipe {
+    fn as_raw_fd(&self) -> RawFd {
+        self.read.as_raw_fd()
+    }
+}
+
+type Pipes = Rc<[Pipe]>;
+
+/// Who waits for pipes. Every peer's part is this.
+trait Watch: Sized + 'static {
+    /// Registers the pipes.
+    fn open(pipes: Pipes) -> Result<Self>;
+
+    /// Waits until something is ready, and reads it. Says how many pipes that were.
+    fn turn(&mut self) -> Result<usize>;
+}
+
+/// What is to be done.
+#[derive(Clone, Copy)]
+enum Shape {
+    One,
+    All,
+    Register,
+}
+
+fn peer<W: Watch>(name: &'static str, shape: Shape) -> Peer {
+    let run = match shape {
+        Shape::One => one_ready::<W>,
+        Shape::All => all_ready::<W>,
+        Shape::Register => registration::<W>,
+    };
+    Peer { name, run }
+}
+
+fn everyone(shape: Shape) -> Vec<Peer> {
+    vec![
+        peer::<kevent::Level>("kevent", shape),
+        peer::<kevent::Edge>("kevent, edge", shape),
+        peer::<peers::EpollLevel>("epoll", shape),
+        peer::<peers::EpollEdge>("epoll, edge", shape),
+        peer::<peers::UringPoll>("io_uring, multishot poll", shape),
+        peer::<peers::UringRead>("io_uring, multishot read", shape),
+        peer::<peers::Mio>("mio", shape),
+        peer::<peers::Polling>("polling", shape),
+        peer::<peers::Calloop>("calloop", shape),
+        peer::<peers::Tokio>("tokio AsyncFd", shape),
+    ]
+}
+
+const METRICS: &[Metric] = &[
+    Metric { name: "CPU per event, above write and read", unit: "ns" },
+    Metric { name: "CPU per event, in all", unit: "ns" },
+];
+
+fn groups() -> Vec<Group> {
+    let goal = |factor| Goal { metric: 0, who: "kevent", bound: Bound::Times(factor, &["epoll"]) };
+    vec![
+        Group {
+            name: "readiness/one".into(),
+            title: "One of 1,000 pipes gets ready".into(),
+            about: "Eight bytes are written to one pipe at random, and read when it is told ready. \
+                    Each process first measures the write and the read alone, on the same pipes.",
+            metrics: METRICS,
+            peers: everyone(Shape::One),
+            size: 1_000,
+            goals: vec![goal(1.05)],
+        },
+        Group {
+            name: "readiness/all".into(),
+            title: "All of 1,000 pipes get ready".into(),
+            about: "Eight bytes are written to every pipe, and read as they are told ready. \
+                    Each process first measures the writes and the reads alone, on the same pipes.",
+            metrics: METRICS,
+            peers: everyone(Shape::All),
+            size: 1_000,
+            goals: vec![goal(1.05)],
+        },
+        Group {
+            name: "readiness/register".into(),
+            title: "1,000 pipes are registered".into(),
+            about: "CPU time from nothing to the first event of one of them.",
+            metrics: &[Metric { name: "CPU per registration", unit: "ns" }],
+            peers: everyone(Shape::Register),
+            size: 1_000,
+            goals: vec![],
+        },
+    ]
+}
+
+fn pipes(setting: &Setting) -> Result<Pipes> {
+    let count = setting.pick(setting.size, 32);
+    (0..count).map(|_| Pipe::new()).collect::<Result<Vec<_>>>().map(Pipes::from)
+}
+
+fn one_ready<W: Watch>(setting: &Setting) -> Result<Sample> {
+    let pipes = pipes(setting)?;
+    let mut random = Random::new();
+    let bare = measure::cpu_per_operation(setting, 1, || {
+        let pipe = random.pick(&pipes)?;
+        pipe.write()?;
+        pipe.read()
+    })?;
+    let mut watch = W::open(Rc::clone(&pipes))?;
+    let cost = measure::cpu_per_operation(setting, 1, || {
+        random.pick(&pipes)?.write()?;
+        take(&mut watch, 1)
+    })?;
+    Ok(vec![Some(cost - bare), Some(cost)])
+}
+
+fn all_ready<W: Watch>(setting: &Setting) -> Result<Sample> {
+    let pipes = pipes(setting)?;
+    let bare = measure::cpu_per_operation(setting, pipes.len(), || {
+        pipes.iter().try_for_each(Pipe::write)?;
+        pipes.iter().try_for_each(Pipe::read)
+    })?;
+    let mut watch = W::open(Rc::clone(&pipes))?;
+    let cost = measure::cpu_per_operation(setting, pipes.len(), || {
+        pipes.iter().try_for_each(Pipe::write)?;
+        take(&mut watch, pipes.len())
+    })?;
+    Ok(vec![Some(cost - bare), Some(cost)])
+}
+
+fn registration<W: Watch>(setting: &Setting) -> Result<Sample> {
+    let pipes = pipes(setting)?;
+    let register = || -> Result<f64> {
+        pipes.first().ok_or("no pipes")?.write()?;
+        let (cost, _) = measure::cpu_of(|| {
+            let mut watch = W::open(Rc::clone(&pipes))?;
+            take(&mut watch, 1)?;
+            // Dropped after the clock was looked at.
+            Ok(watch)
+        })?;
+        Ok(cost / pipes.len() as f64)
+    };
+    let mut costs = (0..setting.pick(9, 1)).map(|_| register()).collect::<Result<Vec<_>>>()?;
+    Ok(vec![measure::quantile(&mut costs, 0.5)])
+}
+
+/// Waits for as many pipes as were written to.
+fn take(watch: &mut impl Watch, count: usize) -> Result<()> {
+    let mut taken = 0;
+    while taken < count {
+        taken += watch.turn()?;
+    }
+    if taken == count { Ok(()) } else { Err(format!("{taken} ready instead of {count}").into()) }
+}
