@@ -1,6 +1,7 @@
 //! The topics. A new one is a file here and a line in each of the two lists.
 
 mod readiness;
+mod timers;
 mod user;
 
 use crate::group::Topic;
@@ -9,4 +10,5 @@ use crate::group::Topic;
 pub(crate) const TOPICS: &[Topic] = &[
     user::TOPIC,
     readiness::TOPIC,
+    timers::TOPIC,
 ];

@@ -13,8 +13,8 @@ use super::{Pipes, Watch};
 use crate::group::Result;
 use crate::sys;
 
-/// How many events one turn of a loop takes: as many as kevent does.
-const EVENTS: usize = 256;
+/// How many events one turn of a loop takes at most.
+const EVENTS: usize = 1024;
 
 struct Epoll {
     epoll: OwnedFd,
