@@ -3,6 +3,7 @@
 mod readiness;
 mod timers;
 mod user;
+mod watch;
 
 use crate::group::Topic;
 
@@ -11,4 +12,5 @@ pub(crate) const TOPICS: &[Topic] = &[
     user::TOPIC,
     readiness::TOPIC,
     timers::TOPIC,
+    watch::TOPIC,
 ];
