@@ -47,6 +47,8 @@ pub(crate) struct Peer {
 /// What a peer is told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
+    /// Its own name.
+    pub(crate) peer: &'static str,
     /// How many of what the group is about: timers, connections, events at a time.
     pub(crate) size: usize,
     /// Only see whether it works.

@@ -124,7 +124,7 @@ pub(crate) fn round(topics: &[Topic], group: &str, peer: &str, quick: bool) -> R
     let mut groups = topics.iter().flat_map(|topic| (topic.groups)());
     let group = groups.find(|g| g.name == group).ok_or("no such group")?;
     let peer = group.peers.iter().find(|p| p.name == peer).ok_or("no such peer in the group")?;
-    let sample = (peer.run)(&Setting { size: group.size, quick })?;
+    let sample = (peer.run)(&Setting { peer: peer.name, size: group.size, quick })?;
     println!("{}", serde_json::to_string(&sample)?);
     Ok(())
 }

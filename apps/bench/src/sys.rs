@@ -112,6 +112,8 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Entries of a ring's submission queue.
 const ENTRIES: u32 = 256;
+/// Completions that may wait: a turn of the echo server with ten thousand connections brings as many.
+const COMPLETIONS: u32 = 32_768;
 /// Bytes of one buffer of the pool.
 const BUFFER: usize = 64;
 /// The name of the only pool of buffers.
@@ -143,7 +145,7 @@ impl Uring {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            .setup_cqsize(ENTRIES * 16)
+            .setup_cqsize(COMPLETIONS)
             .build(ENTRIES)?;
         let pool = Pool::new(buffers);
         if buffers > 0 {
@@ -189,6 +191,11 @@ impl Uring {
         let length = length.min(BUFFER as u32);
         let start = self.pool.address(buffer);
         self.push(opcode::Send::new(Fd(fd), start, length).build(), key)
+    }
+
+    /// Closes a descriptor.
+    pub(crate) fn close(&mut self, fd: RawFd, key: u64) -> io::Result<()> {
+        self.push(opcode::Close::new(Fd(fd)).build(), key)
     }
 
     /// Completes at a time of the monotonic clock.

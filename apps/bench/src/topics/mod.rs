@@ -1,5 +1,6 @@
 //! The topics. A new one is a file here and a line in each of the two lists.
 
+mod echo;
 mod readiness;
 mod timers;
 mod user;
@@ -13,4 +14,5 @@ pub(crate) const TOPICS: &[Topic] = &[
     readiness::TOPIC,
     timers::TOPIC,
     watch::TOPIC,
+    echo::TOPIC,
 ];
