@@ -1,6 +1,7 @@
 //! The topics. A new one is a file here and a line in each of the two lists.
 
 mod echo;
+mod memory;
 mod readiness;
 mod timers;
 mod user;
@@ -15,4 +16,5 @@ pub(crate) const TOPICS: &[Topic] = &[
     timers::TOPIC,
     watch::TOPIC,
     echo::TOPIC,
+    memory::TOPIC,
 ];

@@ -68,6 +68,7 @@ enum Shape {
     One,
     All,
     Register,
+    Memory,
 }
 
 fn peer<W: Watch>(name: &'static str, shape: Shape) -> Peer {
@@ -75,6 +76,7 @@ fn peer<W: Watch>(name: &'static str, shape: Shape) -> Peer {
         Shape::One => one_ready::<W>,
         Shape::All => all_ready::<W>,
         Shape::Register => registration::<W>,
+        Shape::Memory => memory::<W>,
     };
     Peer { name, run }
 }
@@ -92,6 +94,11 @@ fn everyone(shape: Shape) -> Vec<Peer> {
         peer::<peers::Calloop>("calloop", shape),
         peer::<peers::Tokio>("tokio AsyncFd", shape),
     ]
+}
+
+/// For the topic of memory.
+pub(super) fn memory_peers() -> Vec<Peer> {
+    everyone(Shape::Memory)
 }
 
 const METRICS: &[Metric] = &[
@@ -183,6 +190,16 @@ fn registration<W: Watch>(setting: &Setting) -> Result<Sample> {
     };
     let mut costs = (0..setting.pick(9, 1)).map(|_| register()).collect::<Result<Vec<_>>>()?;
     Ok(vec![measure::quantile(&mut costs, 0.5)])
+}
+
+fn memory<W: Watch>(setting: &Setting) -> Result<Sample> {
+    let pipes = pipes(setting)?;
+    super::memory::heap_of(pipes.len(), || {
+        let mut watch = W::open(Rc::clone(&pipes))?;
+        pipes.iter().try_for_each(Pipe::write)?;
+        take(&mut watch, pipes.len())?;
+        Ok(watch)
+    })
 }
 
 /// Waits for as many pipes as were written to.

@@ -1,6 +1,6 @@
 //! The peers, each with one loop on one thread.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -179,6 +179,15 @@ impl Watch for Polling {
     }
 }
 
+/// One of the pipes: the loop owns what it waits for.
+struct Nth(Pipes, usize);
+
+impl AsFd for Nth {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0[self.1].as_fd()
+    }
+}
+
 pub(super) struct Calloop(calloop::EventLoop<'static, usize>);
 
 impl Watch for Calloop {
@@ -187,13 +196,10 @@ impl Watch for Calloop {
         let event_loop = EventLoop::try_new()?;
         let handle = event_loop.handle();
         for key in 0..pipes.len() {
-            // The loop owns what it waits for, so it gets a duplicate.
-            let fd = pipes[key].read.try_clone()?;
-            let pipes = Rc::clone(&pipes);
-            let source = Generic::new(fd, Interest::READ, Mode::Level);
+            let source = Generic::new(Nth(Rc::clone(&pipes), key), Interest::READ, Mode::Level);
             handle
-                .insert_source(source, move |_, _, count: &mut usize| {
-                    pipes[key].read().map_err(std::io::Error::other)?;
+                .insert_source(source, |_, pipe, count: &mut usize| {
+                    pipe.0[pipe.1].read().map_err(std::io::Error::other)?;
                     *count += 1;
                     Ok(PostAction::Continue)
                 })
