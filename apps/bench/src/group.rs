@@ -9,13 +9,16 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>
 /// is one that this peer has no answer to.
 pub(crate) type Sample = Vec<Option<f64>>;
 
+/// The work of a topic's helper process, from its arguments.
+pub(crate) type Helper = fn(&[String]) -> Result<()>;
+
 /// A part of the bench: groups that belong together.
 pub(crate) struct Topic {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) groups: fn() -> Vec<Group>,
     /// What the topic's helper processes do: a server to be loaded, a program that writes files.
-    pub(crate) helper: Option<fn(&[String]) -> Result<()>>,
+    pub(crate) helper: Option<Helper>,
 }
 
 /// Peers that do the same work, to be compared with each other.

@@ -40,7 +40,7 @@ type Found = Option<(Verdict, String)>;
 
 fn at_most(measured: &Measured, goal: &Goal, limit: f64) -> Found {
     let peer = measured.peer(goal.who)?;
-    let summary = Summary::of(measured.series(peer, goal.metric).into_iter().flatten())?;
+    let summary = measured.summary(peer, goal.metric)?;
     let text = format!(
         "{} {} ({} to {})",
         short(summary.median),
@@ -52,11 +52,19 @@ fn at_most(measured: &Measured, goal: &Goal, limit: f64) -> Found {
 }
 
 fn paired(measured: &Measured, goal: &Goal, factor: f64, other: Option<usize>) -> Found {
-    let peer = measured.peer(goal.who)?;
-    let summary = Summary::of(measured.ratios(peer, other?, goal.metric))?;
-    let text =
-        format!("{:.3} × ({:.3} to {:.3})", summary.median, summary.low, summary.high);
-    Some((summary.against(factor), text))
+    let (peer, other) = (measured.peer(goal.who)?, other?);
+    let ratio = Summary::of(measured.ratios(peer, other, goal.metric))?;
+    let median = |peer| Some(short(measured.summary(peer, goal.metric)?.median));
+    let text = format!(
+        "{:.2} × ({:.2} to {:.2}); {} to {} {}",
+        ratio.median,
+        ratio.low,
+        ratio.high,
+        median(peer)?,
+        median(other)?,
+        measured.group.metrics[goal.metric].unit
+    );
+    Some((ratio.against(factor), text))
 }
 
 fn best_rounds(
@@ -66,10 +74,9 @@ fn best_rounds(
     other: Option<usize>,
     resolution: f64,
 ) -> Found {
-    let min = |peer| {
-        Some(Summary::of(measured.series(peer, goal.metric).into_iter().flatten())?.min)
-    };
-    let ratio = min(measured.peer(goal.who)?)? / min(other?)?;
+    let min = |peer| Some(measured.summary(peer, goal.metric)?.min);
+    let (ours, theirs) = (min(measured.peer(goal.who)?)?, min(other?)?);
+    let ratio = ours / theirs;
     let verdict = if ratio <= factor {
         Verdict::Reached
     } else if ratio <= factor * (1.0 + resolution) {
@@ -77,15 +84,14 @@ fn best_rounds(
     } else {
         Verdict::Missed
     };
-    Some((verdict, format!("{ratio:.3} ×")))
+    let unit = measured.group.metrics[goal.metric].unit;
+    Some((verdict, format!("{ratio:.2} ×; {} to {} {unit}", short(ours), short(theirs))))
 }
 
 /// The one of the peers whose median is least.
 fn best(measured: &Measured, names: &[&str], metric: usize) -> Option<usize> {
     let peers = names.iter().filter_map(|name| measured.peer(name));
-    let medians = peers.filter_map(|peer| {
-        Some((peer, Summary::of(measured.series(peer, metric).into_iter().flatten())?.median))
-    });
+    let medians = peers.filter_map(|peer| Some((peer, measured.summary(peer, metric)?.median)));
     medians.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(peer, _)| peer)
 }
 

@@ -99,7 +99,9 @@ impl Random {
     }
 
     pub(crate) fn pick<'i, T>(&mut self, items: &'i [T]) -> Result<&'i T> {
-        Ok(items.get(self.below(items.len().max(1) as u64) as usize).ok_or("nothing to pick from")?)
+        Ok(items
+            .get(self.below(items.len().max(1) as u64) as usize)
+            .ok_or("nothing to pick from")?)
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

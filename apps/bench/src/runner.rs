@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::group::{Group, Result, Sample, Setting, Topic};
+use crate::stats::Summary;
 
 /// What a process that does one round is started with.
 pub(crate) const ROUND: &str = "--round";
@@ -69,6 +70,11 @@ impl Measured {
     pub(crate) fn series(&self, peer: usize, metric: usize) -> Vec<Option<f64>> {
         let rounds = self.samples[peer].iter();
         rounds.map(|sample| sample.as_ref()?.get(metric).copied().flatten()).collect()
+    }
+
+    /// The middle of what the peer measured; `None` when it measured nothing.
+    pub(crate) fn summary(&self, peer: usize, metric: usize) -> Option<Summary> {
+        Summary::of(self.series(peer, metric).into_iter().flatten())
     }
 
     /// In each round, what one peer takes for what another takes.

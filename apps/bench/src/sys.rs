@@ -5,6 +5,7 @@
 //! * [`cpu_time_of`] calls two functions of libc that fill in what they are given.
 //! * [`echo_epoll_serve`] calls a C function of this crate, which takes and keeps a number.
 //! * [`add_level`] registers descriptors with an epoll set that outlives them or not, as it may.
+//! * [`async_fd`] hands an owner of a descriptor to tokio, which keeps it.
 //! * [`Counting`] hands every call to the system's allocator, unchanged.
 //! * [`Uring`] owns whatever the kernel reads or writes for its entries: the pool of buffers and the
 //!   times. They live as long as the ring does, and the ring is dropped first. Whoever lends it a
@@ -15,11 +16,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use io_uring::types::{BufRingEntry, Fd, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use tokio::io::unix::AsyncFd;
 
 /// Processor time in nanoseconds that another process has used so far.
 pub(crate) fn cpu_time_of(process: u32) -> io::Result<f64> {
@@ -48,15 +50,18 @@ pub(crate) fn echo_epoll_serve(listener: TcpListener) -> io::Error {
 }
 
 /// Registers a descriptor with `polling`, level-triggered.
-pub(crate) fn add_level(
-    poller: &polling::Poller,
-    fd: &impl std::os::fd::AsRawFd,
-    key: usize,
-) -> io::Result<()> {
+pub(crate) fn add_level(poller: &polling::Poller, fd: &impl AsRawFd, key: usize) -> io::Result<()> {
     let (event, mode) = (polling::Event::readable(key), polling::PollMode::Level);
     // SAFETY: it asks that the descriptor is taken out before it is closed. A poller that is not
     // used any more, or has an epoll set beneath it, which forgets what is closed, does not mind.
     unsafe { poller.add_with_mode(fd.as_raw_fd(), event, mode) }
+}
+
+/// Registers a descriptor with tokio.
+pub(crate) fn async_fd<T: AsFd + AsRawFd + 'static>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what is registered owns its descriptor and is kept, so that is open until it is taken
+    // out.
+    unsafe { AsyncFd::register(owner) }.map_err(io::Error::from)
 }
 
 /// The system's allocator, that can count the bytes that are in use.

@@ -80,8 +80,7 @@ fn goals(results: &[Measured]) -> Markup {
         .flat_map(|m| m.group.goals.iter().map(move |goal| (m, judge(m, goal))))
         .collect();
     let count = |verdict| judged.iter().filter(|(_, j)| j.verdict == verdict).count();
-    let verdicts =
-        [Verdict::Reached, Verdict::WithinNoise, Verdict::Missed, Verdict::NotMeasured];
+    let verdicts = [Verdict::Reached, Verdict::WithinNoise, Verdict::Missed, Verdict::NotMeasured];
     html! {
         section #goals {
             h2 { "Goals" }
@@ -91,7 +90,7 @@ fn goals(results: &[Measured]) -> Markup {
                 }
             }
             div.scroll {
-                table {
+                table.goals {
                     thead { tr { th { "" } th { "what" } th { "goal" } th { "measured" } } }
                     tbody {
                         @for (measured, judgement) in &judged {
@@ -157,7 +156,8 @@ fn section(topic: &Topic, results: &[&Measured]) -> Result<Markup> {
 
 fn group(measured: &Measured) -> Result<Markup> {
     let group = &measured.group;
-    let metrics = (0..group.metrics.len()).map(|n| metric(measured, n)).collect::<Result<Vec<_>>>()?;
+    let metrics =
+        (0..group.metrics.len()).map(|n| metric(measured, n)).collect::<Result<Vec<_>>>()?;
     Ok(html! {
         article id=(group.name) {
             h3 { (group.title) " " code { (group.name) } }
@@ -170,7 +170,7 @@ fn group(measured: &Measured) -> Result<Markup> {
                     @if !judgement.found.is_empty() { "; measured " (judgement.found) }
                 }
             }
-            div.metrics { @for metric in metrics { (metric) } }
+            div.metrics.single[metrics.len() == 1] { @for metric in metrics { (metric) } }
         }
     })
 }
@@ -198,7 +198,7 @@ fn metric(measured: &Measured, number: usize) -> Result<Markup> {
                 (metric.name) ", " (metric.unit)
                 @if logarithmic { span.small { " (logarithmic)" } }
             }
-            div role="img" aria-label={ (metric.name) " of each peer; figures in the table" } {
+            div.plot role="img" aria-label={ (metric.name) " of each peer; figures in the table" } {
                 (PreEscaped(svg))
             }
             div.scroll { (table(measured, &rows, ours)) }

@@ -16,7 +16,7 @@ pub(crate) struct Cell {
 
 /// The figures of a peer; `None` when it has none.
 pub(crate) fn cell(measured: &Measured, peer: usize, metric: usize) -> Option<Cell> {
-    let summary = Summary::of(measured.series(peer, metric).into_iter().flatten())?;
+    let summary = measured.summary(peer, metric)?;
     let ours = measured.peer(OURS).filter(|ours| *ours != peer);
     let ratio = ours.and_then(|ours| Summary::of(measured.ratios(peer, ours, metric)));
     Some(Cell { summary, ratio })
@@ -55,7 +55,9 @@ pub(crate) fn print(measured: &Measured) {
                     cell.range_text(),
                     cell.ratio_text()
                 ),
-                None => println!("    {:<28} {:>10}   {}", peer.name, "–", failure(measured, index)),
+                None => {
+                    println!("    {:<28} {:>10}   {}", peer.name, "–", failure(measured, index))
+                }
             }
         }
     }

@@ -77,7 +77,8 @@ fn load(setting: &Setting) -> Result<Sample> {
     let [here, there] = measure::two_cpus()?;
     measure::pin(here)?;
     let server = Running::start(setting.peer, there)?;
-    let mut client = Client::connect(server.address, setting.pick(setting.size, 8).min(setting.size))?;
+    let mut client =
+        Client::connect(server.address, setting.pick(setting.size, 8).min(setting.size))?;
     client.exchange(setting.pick(Duration::from_millis(100), Duration::from_millis(2)))?;
     let before = server.cpu_time()?;
     let time = setting.pick(Duration::from_millis(400), Duration::from_millis(5));

@@ -10,11 +10,5 @@ mod watch;
 use crate::group::Topic;
 
 /// In the order in which they are measured.
-pub(crate) const TOPICS: &[Topic] = &[
-    user::TOPIC,
-    readiness::TOPIC,
-    timers::TOPIC,
-    watch::TOPIC,
-    echo::TOPIC,
-    memory::TOPIC,
-];
+pub(crate) const TOPICS: &[Topic] =
+    &[user::TOPIC, readiness::TOPIC, timers::TOPIC, watch::TOPIC, echo::TOPIC, memory::TOPIC];

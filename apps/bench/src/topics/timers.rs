@@ -133,8 +133,7 @@ fn arm_and_cancel<T: Timers>(
         Ok(())
     })?;
     random.shuffle(&mut ids);
-    let (cancelled, ()) =
-        measure::cpu_of(|| ids.into_iter().try_for_each(|id| timers.cancel(id)))?;
+    let (cancelled, ()) = measure::cpu_of(|| ids.into_iter().try_for_each(|id| timers.cancel(id)))?;
     Ok((armed, cancelled))
 }
 

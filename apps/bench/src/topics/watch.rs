@@ -82,11 +82,7 @@ fn groups() -> Vec<Group> {
                 Metric { name: "CPU per change", unit: "ns" },
                 Metric { name: "writer's CPU per file", unit: "ns" },
             ],
-            peers: both(Shape::Burst)
-                .into_iter()
-                .chain(late)
-                .chain(notify(Shape::Burst))
-                .collect(),
+            peers: both(Shape::Burst).into_iter().chain(late).chain(notify(Shape::Burst)).collect(),
             size: 4_000,
             goals: vec![
                 goal("kevent", Bound::Times(1.1, &[RAW_PATHS])),

@@ -1,11 +1,10 @@
 //! The peers, each with one loop on one thread.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::epoll;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
@@ -15,6 +14,21 @@ use crate::sys;
 
 /// How many events one turn of a loop takes at most.
 const EVENTS: usize = 1024;
+
+/// One of the pipes, for those who own what they wait for.
+struct Nth(Pipes, usize);
+
+impl AsFd for Nth {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0[self.1].as_fd()
+    }
+}
+
+impl AsRawFd for Nth {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0[self.1].as_raw_fd()
+    }
+}
 
 struct Epoll {
     epoll: OwnedFd,
@@ -179,15 +193,6 @@ impl Watch for Polling {
     }
 }
 
-/// One of the pipes: the loop owns what it waits for.
-struct Nth(Pipes, usize);
-
-impl AsFd for Nth {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0[self.1].as_fd()
-    }
-}
-
 pub(super) struct Calloop(calloop::EventLoop<'static, usize>);
 
 impl Watch for Calloop {
@@ -235,7 +240,7 @@ impl Watch for Tokio {
         let inside = runtime.enter();
         for key in 0..pipes.len() {
             let (pipes, read) = (Rc::clone(&pipes), Rc::clone(&read));
-            let ready = AsyncFd::new(pipes[key].as_raw_fd())?;
+            let ready = sys::async_fd(Nth(Rc::clone(&pipes), key))?;
             tasks.spawn_local(async move {
                 while let Ok(mut guard) = ready.readable().await {
                     guard.clear_ready();

@@ -286,7 +286,7 @@ impl Timers for Uring {
         self.number += 1;
         // What is told is the key; what is removed is the number. The low half is the key.
         let id = (self.number & 0x7fff_ffff) << 32 | (key & 0xffff_ffff);
-self.ring.timeout_at(time.as_secs(), time.subsec_nanos(), id)?;
+        self.ring.timeout_at(time.as_secs(), time.subsec_nanos(), id)?;
         Ok(id)
     }
 

@@ -121,7 +121,12 @@ impl Inbox for Mio {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0))?);
         let mail = Mail::default();
-        let inbox = Mio { poll, events: mio::Events::with_capacity(64), mail: Arc::clone(&mail), batch: Batch::default() };
+        let inbox = Mio {
+            poll,
+            events: mio::Events::with_capacity(64),
+            mail: Arc::clone(&mail),
+            batch: Batch::default(),
+        };
         Ok((inbox, (mail, waker)))
     }
 
@@ -155,7 +160,10 @@ impl Inbox for Polling {
         let poller = Arc::new(polling::Poller::new()?);
         let mail = Mail::default();
         let post = (Arc::clone(&mail), Arc::clone(&poller));
-        Ok((Polling { poller, events: polling::Events::new(), mail, batch: Batch::default() }, post))
+        Ok((
+            Polling { poller, events: polling::Events::new(), mail, batch: Batch::default() },
+            post,
+        ))
     }
 
     fn post((mail, poller): &Self::Post, event: u64) {
