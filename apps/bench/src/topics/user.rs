@@ -49,9 +49,25 @@ fn peer<I: Inbox>(name: &'static str, shape: Shape) -> Peer {
     Peer { name, run }
 }
 
-fn everyone(shape: Shape) -> Vec<Peer> {
-    vec![
-        peer::<kevent::Kevent>("kevent", shape),
+/// On one thread, kevent is what a queue posts to itself; a poster might be anywhere.
+fn on_one_thread() -> Vec<Peer> {
+    let mut all = vec![
+        peer::<kevent::OwnPosts>("kevent", Shape::SameThread),
+        peer::<kevent::Kevent>("kevent, by Poster", Shape::SameThread),
+        Peer { name: "VecDeque (no threads)", run: floor },
+    ];
+    all.extend(others(Shape::SameThread));
+    all
+}
+
+fn across_threads(shape: Shape) -> Vec<Peer> {
+    let mut all = vec![peer::<kevent::Kevent>("kevent", shape)];
+    all.extend(others(shape));
+    all
+}
+
+fn others(shape: Shape) -> [Peer; 9] {
+    [
         peer::<peers::Crossbeam>("crossbeam-channel", shape),
         peer::<peers::CrossbeamBounded>("crossbeam, bounded", shape),
         peer::<peers::Flume>("flume", shape),
@@ -79,14 +95,13 @@ fn groups() -> Vec<Group> {
         ("user/same-1", "Posted and harvested on one thread, one at a time", 1),
         ("user/same-64", "Posted and harvested on one thread, 64 at a time", 64),
     ] {
-        let floor = Peer { name: "VecDeque (no threads)", run: floor };
         groups.push(Group {
             name: name.into(),
             title: title.into(),
             about: "One thread posts that many events of 8 bytes and takes them out again. A VecDeque \
                     is the floor: it can wake nobody.",
             metrics: PER_EVENT,
-            peers: everyone(Shape::SameThread).into_iter().chain([floor]).collect(),
+            peers: on_one_thread(),
             size,
             goals: vec![goal(0, Bound::AtMost(12.0))],
         });
@@ -101,7 +116,7 @@ fn groups() -> Vec<Group> {
             about: "Producers post as fast as they can; one whose mailbox is full yields and tries \
                     again. CPU time of all threads.",
             metrics: PER_EVENT,
-            peers: everyone(Shape::Producers),
+            peers: across_threads(Shape::Producers),
             size,
             goals: vec![
                 goal(0, Bound::Times(1.0, CHANNELS)),
@@ -124,7 +139,7 @@ fn groups() -> Vec<Group> {
             title: title.into(),
             about: "Two threads post to each other in turn, and wait for the other's post.",
             metrics: PER_TRIP,
-            peers: everyone(Shape::RoundTrip),
+            peers: across_threads(Shape::RoundTrip),
             size,
             goals,
         });
