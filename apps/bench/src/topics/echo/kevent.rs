@@ -18,6 +18,7 @@ pub(super) fn serve(listener: TcpListener) -> Result<()> {
     let readiness = queue.attach(Readiness::new(), |event| event)?;
     queue[readiness].register(&listener, Interest::READABLE, Mode::Level, LISTENER)?;
     let mut clients: slab::Slab<(TcpStream, Token)> = slab::Slab::new();
+    let mut buffer = [0; 16 * 1024];
     loop {
         queue.wait(None)?;
         while let Some(event) = queue.next() {
@@ -32,7 +33,7 @@ pub(super) fn serve(listener: TcpListener) -> Result<()> {
                 continue;
             }
             let (stream, token) = &mut clients[event.key as usize];
-            if !echo(stream) {
+            if !echo(stream, &mut buffer) {
                 queue[readiness].unregister(*token);
                 clients.remove(event.key as usize);
             }
@@ -42,9 +43,8 @@ pub(super) fn serve(listener: TcpListener) -> Result<()> {
 
 /// Sends back what came in. Says whether the connection goes on; one that does not take all at once,
 /// does not.
-fn echo(stream: &mut TcpStream) -> bool {
-    let mut buffer = [0; 16 * 1024];
-    match stream.read(&mut buffer) {
+fn echo(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
+    match stream.read(buffer) {
         Ok(0) => false,
         Ok(count) => matches!(stream.write(&buffer[..count]), Ok(sent) if sent == count),
         Err(error) => error.kind() == ErrorKind::WouldBlock,

@@ -18,9 +18,8 @@ const LISTENER: usize = usize::MAX;
 const BUFFER: usize = 16 * 1024;
 
 /// Sends back what came in, and says whether the connection goes on.
-fn echo(stream: &mut (impl Read + Write)) -> bool {
-    let mut buffer = [0; BUFFER];
-    match stream.read(&mut buffer) {
+fn echo(stream: &mut (impl Read + Write), buffer: &mut [u8; BUFFER]) -> bool {
+    match stream.read(buffer) {
         Ok(0) => false,
         Ok(count) => matches!(stream.write(&buffer[..count]), Ok(sent) if sent == count),
         Err(error) => error.kind() == ErrorKind::WouldBlock,
@@ -34,6 +33,7 @@ pub(super) fn epoll(listener: TcpListener) -> Result<()> {
     };
     add(&listener, LISTENER)?;
     let mut clients = Slab::new();
+    let mut buffer = [0; BUFFER];
     let mut events = Vec::with_capacity(256);
     loop {
         events.clear();
@@ -46,7 +46,7 @@ pub(super) fn epoll(listener: TcpListener) -> Result<()> {
                 let slot = clients.vacant_entry();
                 add(&stream, slot.key())?;
                 slot.insert(stream);
-            } else if !echo(&mut clients[key]) {
+            } else if !echo(&mut clients[key], &mut buffer) {
                 clients.remove(key);
             }
         }
@@ -95,6 +95,7 @@ pub(super) fn mio(listener: TcpListener) -> Result<()> {
     let mut listener = mio::net::TcpListener::from_std(listener);
     poll.registry().register(&mut listener, Token(LISTENER), Interest::READABLE)?;
     let mut clients = Slab::new();
+    let mut buffer = [0; BUFFER];
     let mut events = Events::with_capacity(256);
     loop {
         poll.poll(&mut events, None)?;
@@ -107,7 +108,7 @@ pub(super) fn mio(listener: TcpListener) -> Result<()> {
                     poll.registry().register(&mut stream, token, Interest::READABLE)?;
                     slot.insert(stream);
                 }
-            } else if !echo(&mut clients[key]) {
+            } else if !echo(&mut clients[key], &mut buffer) {
                 clients.remove(key);
             }
         }
@@ -126,6 +127,7 @@ pub(super) fn polling(listener: TcpListener) -> Result<()> {
     let poller = polling::Poller::new()?;
     sys::add_level(&poller, &listener, LISTENER - 1)?;
     let mut clients = Slab::new();
+    let mut buffer = [0; BUFFER];
     let mut events = polling::Events::new();
     loop {
         events.clear();
@@ -137,7 +139,7 @@ pub(super) fn polling(listener: TcpListener) -> Result<()> {
                 let slot = clients.vacant_entry();
                 sys::add_level(&poller, &stream, slot.key())?;
                 slot.insert(stream);
-            } else if !echo(&mut clients[event.key]) {
+            } else if !echo(&mut clients[event.key], &mut buffer) {
                 let stream = clients.remove(event.key);
                 poller.delete(&stream)?;
             }
@@ -148,13 +150,14 @@ pub(super) fn polling(listener: TcpListener) -> Result<()> {
 pub(super) fn calloop(listener: TcpListener) -> Result<()> {
     use calloop::generic::{Generic, NoIoDrop};
     use calloop::{EventLoop, Interest, Mode, PostAction};
+    type Buffer = [u8; BUFFER];
     let mut event_loop = EventLoop::try_new()?;
     let handle = event_loop.handle();
-    let accept = move |_, listener: &mut NoIoDrop<TcpListener>, (): &mut ()| {
+    let accept = move |_, listener: &mut NoIoDrop<TcpListener>, _: &mut Buffer| {
         let (stream, _) = listener.accept()?;
         stream.set_nonblocking(true)?;
-        let answer = |_, stream: &mut NoIoDrop<std::net::TcpStream>, (): &mut ()| {
-            let goes_on = echo(&mut &**stream);
+        let answer = |_, stream: &mut NoIoDrop<std::net::TcpStream>, buffer: &mut Buffer| {
+            let goes_on = echo(&mut &**stream, buffer);
             Ok(if goes_on { PostAction::Continue } else { PostAction::Remove })
         };
         let source = Generic::new(stream, Interest::READ, Mode::Level);
@@ -163,8 +166,9 @@ pub(super) fn calloop(listener: TcpListener) -> Result<()> {
     };
     let source = Generic::new(listener, Interest::READ, Mode::Level);
     event_loop.handle().insert_source(source, accept).map_err(|error| error.to_string())?;
+    let mut buffer = [0; BUFFER];
     loop {
-        event_loop.dispatch(None::<Duration>, &mut ())?;
+        event_loop.dispatch(None::<Duration>, &mut buffer)?;
     }
 }
 
