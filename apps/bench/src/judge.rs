@@ -56,7 +56,7 @@ fn paired(measured: &Measured, goal: &Goal, factor: f64, other: Option<usize>) -
     let ratio = Summary::of(measured.ratios(peer, other, goal.metric))?;
     let median = |peer| Some(short(measured.summary(peer, goal.metric)?.median));
     let text = format!(
-        "{:.2} × ({:.2} to {:.2}); {} to {} {}",
+        "{:.2} × ({:.2} to {:.2}); {} against {} {}",
         ratio.median,
         ratio.low,
         ratio.high,
@@ -85,7 +85,7 @@ fn best_rounds(
         Verdict::Missed
     };
     let unit = measured.group.metrics[goal.metric].unit;
-    Some((verdict, format!("{ratio:.2} ×; {} to {} {unit}", short(ours), short(theirs))))
+    Some((verdict, format!("{ratio:.2} ×; {} against {} {unit}", short(ours), short(theirs))))
 }
 
 /// The one of the peers whose median is least.
