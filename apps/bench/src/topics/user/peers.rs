@@ -9,12 +9,9 @@ use std::time::Duration;
 use crossbeam_queue::SegQueue;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use super::Inbox;
+use super::{BOUND, Inbox};
 use crate::group::Result;
 use crate::sys;
-
-/// As many events as kevent's mailbox holds.
-const BOUND: usize = 65_536;
 
 pub(super) struct Crossbeam(crossbeam_channel::Receiver<u64>);
 
