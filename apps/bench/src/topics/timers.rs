@@ -60,6 +60,7 @@ const COSTS: &[Metric] = &[
     Metric { name: "arm", unit: "ns" },
     Metric { name: "cancel", unit: "ns" },
     Metric { name: "expire", unit: "ns" },
+    Metric { name: "arm again", unit: "ns" },
 ];
 const LATE: &[Metric] =
     &[Metric { name: "late, p50", unit: "us" }, Metric { name: "late, p99", unit: "us" }];
@@ -74,9 +75,10 @@ fn groups() -> Vec<Group> {
         groups.push(Group {
             name: format!("timers/{name}"),
             title: format!("{words} timers, what each costs"),
-            about: "So many timers within a minute are armed, then cancelled in random order; so many \
-                    are armed for the near future and harvested in one go once all are due. CPU time, \
-                    after one pass as warm-up.",
+            about: "So many timers within a minute are armed, from none on, then cancelled in random \
+                    order, then armed again, where each takes the place of another. So many are armed \
+                    for the near future and harvested in one go once all are due. CPU time, after one \
+                    pass as warm-up.",
             metrics: COSTS,
             peers: everyone(Shape::Costs, pending),
             size: pending,
@@ -100,41 +102,44 @@ fn groups() -> Vec<Group> {
 
 fn costs<T: Timers>(setting: &Setting) -> Result<Sample> {
     let count = setting.pick(setting.size, 200);
-    let mut timers = T::open()?;
     let mut random = Random::new();
     // Few timers are armed often, for the clock to have something to see.
     let passes = (setting.pick(20_000, 200) / count).max(1);
-    let (mut arm, mut cancel, mut expire) = (vec![], vec![], vec![]);
-    for _ in 0..=passes {
-        let (armed, cancelled) = arm_and_cancel(&mut timers, count, &mut random)?;
-        arm.push(armed);
-        cancel.push(cancelled);
-        expire.push(let_expire(&mut timers, count, &mut random)?);
+    let mut costs = [const { Vec::new() }; 4];
+    for pass in 0..=passes {
+        let mut timers = T::open()?;
+        let (armed, ids) = arm(&mut timers, count, &mut random)?;
+        let cancelled = cancel(&mut timers, ids, &mut random)?;
+        let (armed_again, _) = arm(&mut timers, count, &mut random)?;
+        let expired = let_expire(&mut T::open()?, count, &mut random)?;
+        let measured = [armed, cancelled, expired, armed_again];
+        // The first pass is warm-up.
+        if pass > 0 {
+            costs.iter_mut().zip(measured).for_each(|(costs, cost)| costs.push(cost));
+        }
     }
-    let per_timer = |mut costs: Vec<f64>| {
-        costs.remove(0);
-        measure::quantile(&mut costs, 0.5).map(|cost| cost / count as f64)
-    };
-    Ok(vec![per_timer(arm), per_timer(cancel), per_timer(expire)])
+    let per_timer =
+        |mut costs: Vec<f64>| measure::quantile(&mut costs, 0.5).map(|cost| cost / count as f64);
+    Ok(costs.into_iter().map(per_timer).collect())
 }
 
-fn arm_and_cancel<T: Timers>(
-    timers: &mut T,
-    count: usize,
-    random: &mut Random,
-) -> Result<(f64, f64)> {
+fn arm<T: Timers>(timers: &mut T, count: usize, random: &mut Random) -> Result<(f64, Vec<T::Id>)> {
     let minute = Duration::from_secs(60);
     let deadlines = deadlines(Instant::now() + minute, count, minute, random);
     let mut ids = Vec::with_capacity(count);
-    let (armed, ()) = measure::cpu_of(|| {
+    let (cost, ()) = measure::cpu_of(|| {
         for (key, deadline) in deadlines.into_iter().enumerate() {
             ids.push(timers.arm(deadline, key as u64)?);
         }
         Ok(())
     })?;
+    Ok((cost, ids))
+}
+
+fn cancel<T: Timers>(timers: &mut T, mut ids: Vec<T::Id>, random: &mut Random) -> Result<f64> {
     random.shuffle(&mut ids);
-    let (cancelled, ()) = measure::cpu_of(|| ids.into_iter().try_for_each(|id| timers.cancel(id)))?;
-    Ok((armed, cancelled))
+    let (cost, ()) = measure::cpu_of(|| ids.into_iter().try_for_each(|id| timers.cancel(id)))?;
+    Ok(cost)
 }
 
 fn let_expire<T: Timers>(timers: &mut T, count: usize, random: &mut Random) -> Result<f64> {
