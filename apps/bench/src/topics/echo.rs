@@ -24,6 +24,7 @@ type Server = fn(TcpListener) -> Result<()>;
 /// Every peer's name, its server, and its two measurements.
 const SERVERS: &[(&str, Server)] = &[
     ("kevent", kevent::serve),
+    ("kevent, ring", kevent::serve_by_ring),
     ("epoll in C", |listener| Err(sys::echo_epoll_serve(listener).into())),
     ("epoll in Rust", peers::epoll),
     ("io_uring", peers::io_uring),

@@ -5,6 +5,7 @@ mod peers;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::group::{Bound, Goal, Group, Metric, Peer, Result, Sample, Setting, Topic};
 use crate::measure::{self, Random};
@@ -14,7 +15,8 @@ pub(crate) const TOPIC: Topic =
 
 /// A pipe, both ends of which do not block.
 struct Pipe {
-    read: OwnedFd,
+    /// Shared with those who want a share in it.
+    read: Arc<OwnedFd>,
     write: OwnedFd,
 }
 
@@ -22,7 +24,7 @@ impl Pipe {
     fn new() -> Result<Pipe> {
         use rustix::pipe::{PipeFlags, pipe_with};
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        Ok(Pipe { read, write })
+        Ok(Pipe { read: Arc::new(read), write })
     }
 
     fn write(&self) -> Result<()> {
@@ -85,6 +87,7 @@ fn everyone(shape: Shape) -> Vec<Peer> {
     vec![
         peer::<kevent::Level>("kevent", shape),
         peer::<kevent::Edge>("kevent, edge", shape),
+        peer::<kevent::Ring>("kevent, ring", shape),
         peer::<peers::EpollLevel>("epoll", shape),
         peer::<peers::EpollEdge>("epoll, edge", shape),
         peer::<peers::UringPoll>("io_uring, multishot poll", shape),

@@ -60,7 +60,10 @@ fn groups() -> Vec<Group> {
         ]
     };
     let notify = |shape| [peer::<peers::Notify>("notify", shape)];
-    let late = [peer::<peers::Late>("inotify, read 2 ms late", Shape::Burst)];
+    let late = [
+        peer::<kevent::Gathered>("kevent, gathered", Shape::Burst),
+        peer::<peers::Late>("inotify, read 2 ms late", Shape::Burst),
+    ];
     vec![
         Group {
             name: "watch/drain".into(),

@@ -1,9 +1,10 @@
-//! kevent: one queue, one source of readiness.
+//! kevent: one queue, and a source of readiness or one that receives.
 
+use std::num::NonZero;
 use std::rc::Rc;
 
 use kevent_core::Queue;
-use kevent_net::{Interest, Mode, Readiness, ReadyEvent};
+use kevent_net::{Interest, Mode, Readiness, ReadyEvent, ReceiveEvent, Received, Receiver};
 
 use super::{Pipes, Watch};
 use crate::group::Result;
@@ -52,6 +53,37 @@ impl Kevent {
         while let Some(event) = self.queue.next() {
             self.pipes[event.key as usize].read()?;
             count += 1;
+        }
+        Ok(count)
+    }
+}
+
+/// Receives by itself, on io_uring.
+pub(super) struct Ring(Queue<ReceiveEvent>);
+
+/// A buffer for each pipe, as large as what is written.
+const BUFFERS: NonZero<usize> = NonZero::new(1024).unwrap();
+const SIZE: NonZero<usize> = NonZero::new(64).unwrap();
+
+impl Watch for Ring {
+    fn open(pipes: Pipes) -> Result<Self> {
+        let mut queue = Queue::new()?;
+        let receiver = Receiver::for_one_thread(BUFFERS, SIZE)?;
+        let id = queue.attach(receiver, |event| event)?;
+        for (key, pipe) in pipes.iter().enumerate() {
+            queue[id].register(&pipe.read, key as u64)?;
+        }
+        Ok(Ring(queue))
+    }
+
+    fn turn(&mut self) -> Result<usize> {
+        self.0.wait(None)?;
+        let mut count = 0;
+        while let Some(event) = self.0.next() {
+            match event.received {
+                Received::Data(_) => count += 1,
+                other => return Err(format!("received {other:?}").into()),
+            }
         }
         Ok(count)
     }

@@ -1,6 +1,7 @@
 //! kevent: one queue, one watcher.
 
 use std::path::Path;
+use std::time::Duration;
 
 use kevent_core::Queue;
 use kevent_fs::{Change, ChangeKind, Watcher};
@@ -10,13 +11,21 @@ use crate::group::Result;
 
 pub(super) struct Kevent(Queue<Change>);
 
-impl Watch for Kevent {
-    fn open(root: &Path) -> Result<Self> {
-        let mut watcher = Watcher::new()?;
+/// Lets a burst gather for a while before it is read.
+pub(super) struct Gathered(Kevent);
+
+impl Kevent {
+    fn open_with(mut watcher: Watcher, root: &Path) -> Result<Self> {
         watcher.watch_tree(root, 0)?;
         let mut queue = Queue::new()?;
         queue.attach(watcher, |change| change)?;
         Ok(Kevent(queue))
+    }
+}
+
+impl Watch for Kevent {
+    fn open(root: &Path) -> Result<Self> {
+        Kevent::open_with(Watcher::new()?, root)
     }
 
     fn hear_all(&mut self) -> Result<()> {
@@ -28,5 +37,16 @@ impl Watch for Kevent {
                 }
             }
         }
+    }
+}
+
+impl Watch for Gathered {
+    fn open(root: &Path) -> Result<Self> {
+        let watcher = Watcher::new()?.with_gather_time(Duration::from_millis(2));
+        Kevent::open_with(watcher, root).map(Gathered)
+    }
+
+    fn hear_all(&mut self) -> Result<()> {
+        self.0.hear_all()
     }
 }
