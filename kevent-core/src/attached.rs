@@ -25,6 +25,8 @@ pub(crate) struct Attached<E> {
     pub(crate) pending: bool,
     /// The kernel spoke of it in this look.
     pub(crate) heard: bool,
+    /// When the kernel first spoke of it since it was empty, if the order is strict.
+    pub(crate) told_at: Option<Instant>,
     pub(crate) gate: Gate<E>,
     /// What a simulation has for it.
     injected: VecDeque<Injection>,
@@ -51,7 +53,7 @@ impl<E: 'static> Attached<E> {
     ) -> Attached<E> {
         let source = Box::new(Wrapped { source, wrap });
         let (gate, injected) = (Gate::new(Flow::new()), VecDeque::new());
-        Attached { source, number, pending: true, heard: false, gate, injected }
+        Attached { source, number, pending: true, heard: false, told_at: None, gate, injected }
     }
 }
 

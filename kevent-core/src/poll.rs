@@ -5,6 +5,7 @@ use std::io;
 use std::ops::{BitOr, BitOrAssign};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use polling::Poller;
 
@@ -397,6 +398,14 @@ impl PollSet {
     #[must_use]
     pub fn waker(&self) -> &Waker {
         &self.waker
+    }
+
+    /// For [`Source::ready`](crate::Source::ready), under [`Order::Strict`](crate::Order::Strict): when the
+    /// kernel told this, before what it tells next, of whichever source. `None` under any other order.
+    #[must_use]
+    #[inline]
+    pub fn told_at(&self) -> Option<Instant> {
+        self.waker.wants_stamps().then(|| self.clock.turn())
     }
 
     /// The clock by which the queue goes.

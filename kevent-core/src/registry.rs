@@ -166,6 +166,9 @@ impl<E> Registry<E> {
             };
             attached.source.ready(key, ready);
             attached.pending = true;
+            if self.in_what_order == Order::Strict {
+                attached.told_at.get_or_insert_with(|| clock.turn());
+            }
             if !attached.heard {
                 attached.heard = true;
                 self.heard.push(token);
@@ -274,6 +277,7 @@ impl<E> Registry<E> {
                 Ok(next) => due = due.or_sooner(next.unwrap_or(Due::Now)),
                 Err(error) => failure = failure.and(Err(error)),
             }
+            attached.told_at = None;
             waiting.remove(index);
         }
         // What is left happened too late for this turn, or found no room.
@@ -281,11 +285,13 @@ impl<E> Registry<E> {
         failure.map(|()| due)
     }
 
-    /// Which of them has what happened first, and when. What has no time happened now.
+    /// Which of them has what happened first, and when. What has no time happened when the kernel told
+    /// the first of it, or else now.
     fn first_of(&mut self, waiting: &[Token], now: Instant) -> Option<(Instant, usize)> {
         let times = waiting.iter().enumerate().filter_map(|(index, token)| {
             let attached = self.sources.get_mut(*token)?;
-            Some((attached.source.oldest().unwrap_or(now), index))
+            let happened = attached.source.oldest().or(attached.told_at);
+            Some((happened.unwrap_or(now), index))
         });
         times.min()
     }

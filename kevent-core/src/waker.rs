@@ -123,7 +123,12 @@ impl Waker {
     /// What time it is, if the queue wants to know when things happened: for their order.
     #[inline]
     pub(crate) fn stamp(&self) -> Option<Instant> {
-        self.0.wants_stamps.load(Ordering::Relaxed).then(|| self.0.clock.now())
+        self.wants_stamps().then(|| self.0.clock.now())
+    }
+
+    #[inline]
+    pub(crate) fn wants_stamps(&self) -> bool {
+        self.0.wants_stamps.load(Ordering::Relaxed)
     }
 
     pub(crate) fn want_stamps(&self, wanted: bool) {

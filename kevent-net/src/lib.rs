@@ -39,7 +39,7 @@ mod receiver;
 mod record;
 pub mod socket;
 
-pub use crate::readiness::{Readiness, ReadyEvent};
+pub use crate::readiness::{Readiness, ReadinessChange, ReadyEvent};
 pub use crate::receiver::{ReceiveEvent, Received, Receiver};
 pub use crate::registration::Mode;
 pub use crate::uring::Buffer;

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Instant;
 
-use kevent_core::{Due, Interest, PollKey, PollSet, Ready, Sink, Source, Token};
+use kevent_core::{Changes, Due, Interest, PollKey, PollSet, Ready, Sink, Source, Token};
 
 use crate::registration::{Heard, Mode, Next, Registration, Watch};
 use crate::registrations::{Registrations, no_such};
@@ -68,9 +69,9 @@ use crate::registrations::{Registrations, no_such};
 #[derive(Debug, Default)]
 pub struct Readiness {
     registrations: Registrations,
-    /// Registrations with something to push, in the order in which the kernel told it. Some may have
-    /// been removed since.
-    told: VecDeque<Token>,
+    /// Registrations with something to push, in the order in which the kernel told it, and when, if the
+    /// queue wants to know that. Some may have been removed since.
+    told: VecDeque<(Token, Option<Instant>)>,
     /// Registrations that did not listen while their event was undelivered, and are to again.
     unmute: Vec<Token>,
     strays: u64,
@@ -286,7 +287,7 @@ impl Readiness {
             Next::Rest => {}
             Next::Push => {
                 if self.registrations.get_mut(token).is_some_and(Registration::enlist) {
-                    self.told.push_back(token);
+                    self.told.push_back((token, self.registrations.told_at()));
                 }
             }
             Next::Listen => self.unmute.push(token),
@@ -301,7 +302,7 @@ impl Readiness {
         let next = registration.next;
         let heard = registration.hear(ready, next != token);
         if registration.enlist() {
-            self.told.push_back(token);
+            self.told.push_back((token, self.registrations.told_at()));
         }
         let stray = match heard {
             Heard::Noted => false,
@@ -311,6 +312,43 @@ impl Readiness {
         };
         self.strays += u64::from(stray);
         Some(next)
+    }
+}
+
+/// A change to [`Readiness`], for [`Queue::change`](kevent_core::Queue::change).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum ReadinessChange<'fd> {
+    /// [`Readiness::register`].
+    Register(BorrowedFd<'fd>, Interest, Mode, u64),
+    /// [`Readiness::modify`].
+    Modify(Token, Interest, Mode),
+    /// [`Readiness::enable`].
+    Enable(Token),
+    /// [`Readiness::disable`].
+    Disable(Token),
+    /// [`Readiness::unregister`]. `NotFound` if there is none of that token.
+    Unregister(Token),
+}
+
+/// Each change gives back the token of the registration.
+impl Changes for Readiness {
+    type Change<'fd> = ReadinessChange<'fd>;
+    type Done = Token;
+
+    fn change(&mut self, change: ReadinessChange<'_>) -> io::Result<Token> {
+        match change {
+            ReadinessChange::Register(fd, interest, mode, key) => {
+                self.register(&fd, interest, mode, key)
+            }
+            ReadinessChange::Modify(token, interest, mode) => {
+                self.modify(token, interest, mode).map(|()| token)
+            }
+            ReadinessChange::Enable(token) => self.enable(token).map(|()| token),
+            ReadinessChange::Disable(token) => self.disable(token).map(|()| token),
+            ReadinessChange::Unregister(token) if self.unregister(token) => Ok(token),
+            ReadinessChange::Unregister(_) => Err(no_such()),
+        }
     }
 }
 
@@ -344,17 +382,21 @@ impl Source for Readiness {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<ReadyEvent>) -> io::Result<()> {
-        while let Some(token) = self.told.pop_front() {
+        while let Some((token, told_at)) = self.told.pop_front() {
             let Some(registration) = self.registrations.get_mut(token) else { continue };
             let Some(ready) = registration.unlist() else { continue };
             if sink.push(token, ReadyEvent { token, key: registration.key, ready }).is_err() {
                 registration.enlist();
-                self.told.push_front(token);
+                self.told.push_front((token, told_at));
                 break;
             }
             registration.pushed();
         }
         Ok(())
+    }
+
+    fn oldest(&mut self) -> Option<Instant> {
+        self.told.front().and_then(|(_, told_at)| *told_at)
     }
 
     fn deliver(&mut self, token: Token) -> bool {

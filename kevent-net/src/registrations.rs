@@ -10,6 +10,7 @@
 use std::io;
 use std::iter;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use kevent_core::{Interest, PollKey, PollSet, Ready, Table, Token, Trigger};
 
@@ -38,6 +39,11 @@ impl Registrations {
         }
         // Not a new table: a token of today shall name nothing tomorrow either.
         self.table.drain().for_each(drop);
+    }
+
+    /// When the kernel tells what it tells now, if the queue wants to know that.
+    pub(crate) fn told_at(&self) -> Option<Instant> {
+        self.poll_set.as_ref()?.told_at()
     }
 
     pub(crate) fn len(&self) -> usize {
