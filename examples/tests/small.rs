@@ -168,3 +168,18 @@ fn events_are_awaited_in_a_task() {
     let text = output(&mut Command::new(env!("CARGO_BIN_EXE_tokio")));
     assert_eq!(text, "posted by a task\ntimer 7\n");
 }
+
+#[test]
+fn asynchronous_function_runs_without_a_runtime() {
+    let text = output(&mut Command::new(env!("CARGO_BIN_EXE_block_on")));
+    assert_eq!(text, "posted by a thread\ntick 1\ntick 2\ntick 3\n");
+}
+
+#[test]
+fn each_of_a_thousand_tasks_gets_its_own_event() {
+    let text = output(&mut Command::new(env!("CARGO_BIN_EXE_tasks")));
+    let keys: u64 = (0..1_000).sum();
+    let says =
+        format!("nobody waited for timer 4242\nall have slept: {keys}\nposted to one of them\n");
+    assert_eq!(text, says);
+}

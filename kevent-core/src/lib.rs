@@ -9,6 +9,19 @@
 //! from signal handlers; [`ChildQueue`], a queue in a queue; and [`Idle`]. The crates kevent-net,
 //! kevent-fs and kevent-aio bring sockets, file-system watches and asynchronous I/O, in the same
 //! way in which anybody brings a source: by the trait [`Source`].
+//!
+//! # Events in tasks
+//!
+//! A thread that has nothing else to do calls [`Queue::wait`], and that is the fastest. Where events are to be
+//! awaited instead, somebody sleeps on the queue for the task:
+//!
+//! | where the task runs | the queue is in | who sleeps |
+//! |---|---|---|
+//! | on this thread, which runs nothing else | [`block_on`] | the thread |
+//! | in tokio | `AsyncQueue` (feature `tokio`) | a thread of tokio's |
+//! | in any other executor | [`EventStream`] | a thread of the stream's |
+//!
+//! Each is a [`Stream`](futures_core::Stream). A [`Router`] around one of them hands its events to many tasks.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -18,13 +31,18 @@ compile_error!(
 );
 
 mod attached;
+mod block_on;
+mod budget;
 mod changes;
 mod clock;
 mod descriptors;
 mod dice;
+mod directory;
 mod doorbell;
+mod drivers;
 mod flow;
 mod histogram;
+mod inbox;
 mod interrupt;
 mod mailbox;
 mod mask;
@@ -37,6 +55,7 @@ mod recording;
 mod registry;
 mod replay;
 mod ring;
+mod router;
 mod script;
 mod shared;
 mod sink;
@@ -45,6 +64,7 @@ mod sources;
 mod spin;
 mod stall;
 mod stats;
+mod stream;
 mod sync;
 mod sys;
 mod table;
@@ -58,11 +78,14 @@ mod wait;
 mod waiter;
 mod waker;
 mod wall;
+mod watch;
 mod wheel;
 
 pub use crate::attached::SourceError;
+pub use crate::block_on::block_on;
 pub use crate::changes::{Changed, Changes};
 pub use crate::clock::Clock;
+pub use crate::directory::RouterStats;
 pub use crate::flow::{Flow, Merge, Overflow, SourceStats};
 pub use crate::histogram::Histogram;
 pub use crate::interrupt::Interrupter;
@@ -74,6 +97,7 @@ pub use crate::record::Record;
 pub use crate::recording::{Entry, Recorder, Recording, RecordingError};
 pub use crate::registry::Order;
 pub use crate::replay::Replay;
+pub use crate::router::{Router, Routes, RoutesGuard, Subscription};
 pub use crate::shared::{QueueGuard, SharedQueue};
 pub use crate::sink::{Full, Sink};
 pub use crate::source::{Due, Source};
@@ -91,6 +115,7 @@ pub use crate::sources::timer::{TimerChange, TimerEvent, TimerKind, Timers};
 pub use crate::sources::user::{Poster, UserEvents};
 pub use crate::stall::{Stall, StallMonitor};
 pub use crate::stats::{Snapshot, Stats};
+pub use crate::stream::{EventStream, PollEvents};
 pub use crate::table::Table;
 pub use crate::token::Token;
 #[cfg(feature = "tokio")]

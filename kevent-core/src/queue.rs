@@ -755,6 +755,11 @@ impl<E: 'static> Queue<E> {
 }
 
 impl<E> Queue<E> {
+    /// Tells it from other queues: see [`SourceId::queue`].
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Whether there is something for another thread.
     pub(crate) fn has_more(&self) -> bool {
         !self.ring.is_empty() || self.sources.any_ready()

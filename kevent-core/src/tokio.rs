@@ -7,21 +7,27 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
+use futures_core::stream::{FusedStream, Stream};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::coop::consume_budget;
+use tokio::task::coop::poll_proceed;
 
-use crate::queue::Queue;
+use crate::queue::{Queue, Stamped};
+use crate::stream::PollEvents;
 use crate::wait::Wait;
 
 /// A queue whose events are awaited from a tokio task, on either kind of runtime.
 ///
 /// It is one [`AsyncFd`] around a duplicate of the queue's descriptor. No thread is started and nothing is polled in
-/// vain. The queue's own methods, and its sources by index, are reached through it.
+/// vain. The queue's own methods, and its sources by index, are reached through it. It is a
+/// [`Stream`], too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,20 +76,16 @@ impl<E: 'static> AsyncQueue<E> {
     ///
     /// As [`Queue::wait`].
     pub async fn next(&mut self) -> io::Result<E> {
-        // Before an event is taken out, or a cancelled call would lose it.
-        consume_budget().await;
-        loop {
-            if let Some(event) = self.queue.next() {
-                return Ok(event);
-            }
-            self.queue.wait(Wait::poll())?;
-            if let Some(event) = self.queue.next() {
-                return Ok(event);
-            }
-            // Nothing was there when the queue looked. tokio clears only the readiness that it had
-            // seen before, so what has come since is not lost.
-            self.fd.readable().await?.clear_ready();
-        }
+        self.next_stamped().await.map(|stamped| stamped.event)
+    }
+
+    /// As [`next`](AsyncQueue::next), with what the queue knows of the event.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](AsyncQueue::next).
+    pub async fn next_stamped(&mut self) -> io::Result<Stamped<E>> {
+        poll_fn(|cx| self.poll_stamped(cx)).await
     }
 
     /// Takes the queue out of the runtime.
@@ -91,6 +93,47 @@ impl<E: 'static> AsyncQueue<E> {
         self.queue
     }
 }
+
+impl<E: 'static> PollEvents for AsyncQueue<E> {
+    type Event = E;
+
+    fn poll_stamped(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stamped<E>>> {
+        let budget = ready!(poll_proceed(cx));
+        loop {
+            if let Some(event) = self.queue.next_stamped() {
+                budget.made_progress();
+                return Poll::Ready(Ok(event));
+            }
+            self.queue.wait(Wait::poll())?;
+            if let Some(event) = self.queue.next_stamped() {
+                budget.made_progress();
+                return Poll::Ready(Ok(event));
+            }
+            // Nothing was there when the queue looked. tokio clears only the readiness that it had
+            // seen before, so what has come since is not lost.
+            ready!(self.fd.poll_read_ready(cx))?.clear_ready();
+        }
+    }
+}
+
+/// Never ends. An error concerns one source, and the stream goes on: see [`Queue::wait`].
+impl<E: 'static> Stream for AsyncQueue<E> {
+    type Item = io::Result<E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<E>>> {
+        let stamped = ready!(self.poll_stamped(cx));
+        Poll::Ready(Some(stamped.map(|stamped| stamped.event)))
+    }
+}
+
+impl<E: 'static> FusedStream for AsyncQueue<E> {
+    fn is_terminated(&self) -> bool {
+        false
+    }
+}
+
+/// Events are never borrowed in place.
+impl<E> Unpin for AsyncQueue<E> {}
 
 impl<E> Deref for AsyncQueue<E> {
     type Target = Queue<E>;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::stream::{FusedStream, StreamExt};
 use kevent_core::{AsyncQueue, PostError, Poster, Queue, SourceId, TimerEvent, Timers, UserEvents};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
@@ -173,5 +174,33 @@ fn task_that_always_has_an_event_lets_others_run() {
             }
         }
         panic!("the other task starves");
+    });
+}
+
+#[test]
+fn queue_is_a_stream_that_does_not_end() {
+    on_both_runtimes(|| async {
+        let mut bench = bench();
+        let timers = bench.timers;
+        let poster = bench.poster.clone();
+        (0..10).for_each(|n| poster.post(n).unwrap());
+        let posts: Vec<_> = bench.queue.by_ref().take(10).map(Result::unwrap).collect().await;
+        assert_eq!(posts, (0..10).map(Event::Post).collect::<Vec<_>>());
+        bench.queue[timers].after(MS, 7);
+        let tick = timeout(PATIENCE, StreamExt::next(&mut bench.queue)).await.unwrap();
+        assert_eq!(tick.unwrap().unwrap(), Event::Tick(7));
+        assert!(!bench.queue.is_terminated());
+    });
+}
+
+#[test]
+fn stamps_come_with_the_events() {
+    on_both_runtimes(|| async {
+        let mut bench = bench();
+        let timers = bench.timers;
+        let token = bench.queue[timers].after(MS, 7);
+        let stamped = timeout(PATIENCE, bench.queue.next_stamped()).await.unwrap().unwrap();
+        assert_eq!((stamped.sequence, stamped.source), (0, timers.token()));
+        assert_eq!((stamped.token, stamped.event), (token, Event::Tick(7)));
     });
 }
