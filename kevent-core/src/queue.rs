@@ -763,7 +763,7 @@ impl<E> Queue<E> {
 
     /// Whether there is something for another thread.
     pub(crate) fn has_more(&self) -> bool {
-        !self.ring.is_empty() || self.sources.any_ready()
+        !self.ring.is_empty() || self.sources.any_ready() || self.interrupts.pending()
     }
 
     /// Wakes a thread that sleeps.
