@@ -75,7 +75,8 @@ impl<E> Attached<E> {
             return Ok(Some(due));
         }
         self.pending = true;
-        // One that may push nothing is asked again when it may, and that takes the user: until then it
+        // Pending, because the thread that has the queue may leave what came just now to others, who look
+        // at that before they are left asleep. One that may push nothing is asked again when it may, and that takes the user: until then it
         // is as if it had nothing.
         Ok(self.gate.is_shut().then_some(Due::OnWake))
     }

@@ -1,9 +1,8 @@
 //! Ending a wait from elsewhere, without an event.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::waker::Waker;
 
 /// Makes a queue's wait come back, from any thread: see

@@ -48,8 +48,9 @@ use std::ptr;
 
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering, UnsafeCell};
 
-/// Slots in a block, unless a test wants to see the ends of more of them.
-const BLOCK: usize = 64;
+/// Slots in a block, unless a test wants to see the ends of more of them. For loom each is an object of
+/// its own that it follows, so there are two.
+const BLOCK: usize = if cfg!(kevent_loom) { 2 } else { 64 };
 
 /// So that the places of all blocks take 4 MiB at most.
 const MAX_CAPACITY: usize = 1 << 24;

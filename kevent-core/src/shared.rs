@@ -21,11 +21,11 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::thread;
 
 use crate::queue::{Queue, Stamped};
-use crate::sys::eventfd::Gong;
+use crate::sync::{Arc, Gong, Mutex, MutexGuard};
 use crate::wait::Wait;
 use crate::waiter::Sleeper;
 

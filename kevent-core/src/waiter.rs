@@ -12,7 +12,8 @@ use crate::clock::Clock;
 use crate::mask::SignalMask;
 use crate::poll::{Interest, Owners, PollKey, PollSet, Ready, Trigger, unpack};
 use crate::script::Script;
-use crate::sys::epoll::{self, Events};
+use crate::sync;
+use crate::sys::epoll::Events;
 use crate::sys::thread;
 use crate::sys::timerfd::TimerFd;
 use crate::waker::Waker;
@@ -201,7 +202,7 @@ impl Sleeper {
     }
 
     fn look(&mut self, timeout: Option<Duration>, mask: Option<SignalMask>) -> io::Result<bool> {
-        match epoll::wait(&self.poller, &mut self.events, timeout, mask) {
+        match sync::wait(&self.poller, &mut self.events, timeout, mask) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(true),
             done => done.map(|()| false),
         }

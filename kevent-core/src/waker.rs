@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use crate::clock::Clock;
 use crate::doorbell::{Doorbell, Was};
+use crate::sync::EventFd;
 use crate::sys::cpu;
-use crate::sys::eventfd::EventFd;
 
 /// Wakes a queue from any thread. Clones wake the same queue.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! What [loom](https://docs.rs/loom) tries in every order that the memory model allows, with two
-//! or three preemptions: the mailbox, the doorbell, and both as the queue uses them.
+//! or three preemptions: the mailbox, the doorbell, both as the queue uses them, and in [`shared`] the
+//! whole queue that several threads harvest.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg kevent_loom" cargo test -p kevent-core --release --lib sync::models
@@ -11,6 +12,10 @@
 //! Of each word loom (0.7) remembers the last access only when it looks for orders to try: a thread
 //! that reads a word and then changes it hides that another one had read it before. So who looks
 //! yields first ([`others_may_go_first`]); without that most orders are never tried.
+//!
+//! The ring has no model: one thread at a time has it, so it has no orders to try.
+
+mod shared;
 
 use std::num::NonZeroUsize;
 
