@@ -74,10 +74,11 @@ impl<E> Attached<E> {
         if due != Due::Now && !self.pending {
             return Ok(Some(due));
         }
+        // Also what came just now: the thread that has the queue may leave it to others, and sees by this
+        // that one of them has to be woken.
         self.pending = true;
-        // Pending, because the thread that has the queue may leave what came just now to others, who look
-        // at that before they are left asleep. One that may push nothing is asked again when it may, and that takes the user: until then it
-        // is as if it had nothing.
+        // A source that may push nothing is asked again when it may, and that takes the user: until then
+        // it is as if it had nothing.
         Ok(self.gate.is_shut().then_some(Due::OnWake))
     }
 
