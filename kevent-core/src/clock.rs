@@ -84,12 +84,17 @@ impl Clock {
     #[inline]
     pub(crate) fn turn_nanos(&self) -> u64 {
         if !self.0.fresh.load(Ordering::Relaxed) {
-            let now = self.now().saturating_duration_since(self.0.start).as_nanos();
-            // 584 years fit.
-            self.0.turn.store(now as u64, Ordering::Relaxed);
+            self.0.turn.store(self.now_nanos(), Ordering::Relaxed);
             self.0.fresh.store(true, Ordering::Relaxed);
         }
         self.last_turn_nanos()
+    }
+
+    /// As [`now`](Clock::now), in nanoseconds of this clock.
+    #[inline]
+    pub(crate) fn now_nanos(&self) -> u64 {
+        // 584 years fit.
+        self.now().saturating_duration_since(self.0.start).as_nanos() as u64
     }
 
     /// The time of the last turn in which somebody asked for it, in nanoseconds of this clock.

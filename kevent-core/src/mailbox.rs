@@ -21,6 +21,10 @@
 //! taken; then it becomes the next block, or the spare one, or is freed. So a mailbox takes memory
 //! as it fills, and one that is never full goes on in the same few cache lines.
 //!
+//! A slot that is published is a cache line that moves from one processor to another, and that is most of
+//! what a post costs. So a slot is as small as can be, and what few want to know of an item, when it was
+//! posted, lies elsewhere: in blocks of stamps that are never there if nobody asks.
+//!
 //! # Safety
 //!
 //! 1. *A ticket is given to one poster.* It is the old value of `tail`, changed by compare-exchange.
@@ -41,10 +45,11 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::mem::ManuallyDrop;
 use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64 as Stamp;
 
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering, UnsafeCell};
 
@@ -95,7 +100,13 @@ pub(crate) struct Mailbox<T, const B: usize = BLOCK> {
     taken: Apart<AtomicU64>,
     /// A block that is in no place, for whoever needs one next.
     spare: Apart<AtomicPtr<Block<T, B>>>,
+    /// By place, as the blocks: no two tickets that are out have the same.
+    stamps: OnceLock<Box<[OnceLock<Stamps<B>>]>>,
 }
+
+/// One more than the stamp of a ticket, or zero. Only for who knows that the item is published; so
+/// relaxed accesses are enough.
+type Stamps<const B: usize> = Box<[Stamp; B]>;
 
 /// What posters write and the taking side does not.
 struct Posters {
@@ -142,6 +153,7 @@ impl<T, const B: usize> Mailbox<T, B> {
             }),
             taken: Apart(AtomicU64::new(0)),
             spare: Apart(AtomicPtr::new(ptr::null_mut())),
+            stamps: OnceLock::new(),
         });
         let inbox =
             Inbox { mailbox: Arc::clone(&mailbox), head: 0, block: ptr::null_mut(), number: 0 };
@@ -151,6 +163,18 @@ impl<T, const B: usize> Mailbox<T, B> {
     /// Posts `item`, after all that were posted before.
     #[inline]
     pub(crate) fn post(&self, item: T) -> Result<Posted, PostError<T>> {
+        self.fill(item, |_| {})
+    }
+
+    /// As [`post`](Mailbox::post), and leaves word of when that was: see [`Inbox::stamp`].
+    #[inline(never)]
+    pub(crate) fn post_stamped(&self, item: T, stamp: u64) -> Result<Posted, PostError<T>> {
+        self.fill(item, |ticket| self.stamp(ticket).store(stamp + 1, Ordering::Relaxed))
+    }
+
+    /// Posts `item`, after `note` was told its ticket.
+    #[inline]
+    fn fill(&self, item: T, note: impl FnOnce(u64)) -> Result<Posted, PostError<T>> {
         let (ticket, block) = match self.ticket() {
             Ok(ticket_and_block) => ticket_and_block,
             Err(Refused::Full) => return Err(PostError::Full(item)),
@@ -160,6 +184,7 @@ impl<T, const B: usize> Mailbox<T, B> {
         let slot = slot_of(unsafe { &*block }, ticket);
         // SAFETY: the slot is ours (facts 1 and 2).
         unsafe { slot.write(item) };
+        note(ticket);
         // Release: the item. Acquire: what the taking side wrote before its mark.
         let found = slot.state.swap(published(ticket), Ordering::AcqRel);
         if found == awaited(ticket) {
@@ -220,8 +245,20 @@ impl<T, const B: usize> Mailbox<T, B> {
 
     /// The place of the block `number`.
     fn place(&self, number: u64) -> &AtomicPtr<Block<T, B>> {
+        &self.places[self.index(number)]
+    }
+
+    fn index(&self, number: u64) -> usize {
         // Their number is a power of two: this is a mask.
-        &self.places[number as usize & (self.places.len() - 1)]
+        number as usize & (self.places.len() - 1)
+    }
+
+    /// Where the stamp of `ticket` is.
+    fn stamp(&self, ticket: u64) -> &Stamp {
+        let places = || (0..self.places.len()).map(|_| OnceLock::new()).collect();
+        let place = &self.stamps.get_or_init(places)[self.index(ticket / B as u64)];
+        let stamps = place.get_or_init(|| Box::new([const { Stamp::new(0) }; B]));
+        &stamps[ticket as usize % B]
     }
 
     /// The block of `ticket`, which is put in its place if there is none.
@@ -343,15 +380,10 @@ impl<T, const B: usize> Inbox<T, B> {
         self.mailbox.len()
     }
 
-    /// Shows the oldest item to `look`.
-    pub(crate) fn peek<R>(&mut self, look: impl FnOnce(&T) -> R) -> Option<R> {
-        let slot = self.next_published()?;
-        // SAFETY: as in `take_while`.
-        let slot = unsafe { &*slot };
-        // SAFETY: as in `take_while`. `head` stays, so the item is read again: this copy of it is never
-        // dropped, also if `look` panics.
-        let item = ManuallyDrop::new(unsafe { slot.read() });
-        Some(look(&item))
+    /// The stamp of the oldest item. One that was posted without may have that of an item before it.
+    pub(crate) fn stamp(&mut self) -> Option<u64> {
+        self.next_published()?;
+        self.mailbox.stamp(self.head).load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// Hands items to `take`, oldest first, until there is no more, or one is given back.
@@ -458,14 +490,6 @@ pub enum PostError<T> {
 }
 
 impl<T> PostError<T> {
-    /// The same of something else.
-    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> PostError<U> {
-        match self {
-            PostError::Full(event) => PostError::Full(f(event)),
-            PostError::Closed(event) => PostError::Closed(f(event)),
-        }
-    }
-
     /// The event that was not posted.
     pub fn into_inner(self) -> T {
         match self {

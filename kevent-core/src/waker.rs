@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
 
 use crate::clock::Clock;
 use crate::doorbell::{Doorbell, Was};
@@ -120,15 +119,20 @@ impl Waker {
         self.0.exported.load(Ordering::Relaxed)
     }
 
-    /// What time it is, if the queue wants to know when things happened: for their order.
+    /// What time it is, if the queue wants to know when things happened: for their order. In nanoseconds
+    /// of the queue's [clock](Waker::clock).
     #[inline]
-    pub(crate) fn stamp(&self) -> Option<Instant> {
-        self.wants_stamps().then(|| self.0.clock.now())
+    pub(crate) fn stamp(&self) -> Option<u64> {
+        self.wants_stamps().then(|| self.0.clock.now_nanos())
     }
 
     #[inline]
     pub(crate) fn wants_stamps(&self) -> bool {
         self.0.wants_stamps.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     pub(crate) fn want_stamps(&self, wanted: bool) {

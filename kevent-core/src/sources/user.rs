@@ -37,21 +37,15 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// # std::io::Result::Ok(())
 /// ```
 pub struct UserEvents<T> {
-    inbox: Inbox<Mail<T>>,
+    inbox: Inbox<T>,
     poster: Poster<T>,
 }
 
 /// Posts events to a [`UserEvents`] source, from any thread. Clones post to the same.
 pub struct Poster<T> {
-    mailbox: Arc<Mailbox<Mail<T>>>,
+    mailbox: Arc<Mailbox<T>>,
     /// Set once the source is attached. Posts made before are found by its first turn.
     waker: Arc<OnceLock<Waker>>,
-}
-
-struct Mail<T> {
-    /// When it was posted, if the queue asked for that.
-    posted: Option<Instant>,
-    event: T,
 }
 
 impl<T: Send + 'static> UserEvents<T> {
@@ -88,11 +82,12 @@ impl<T> Poster<T> {
     /// The event, when the mailbox is full or the source is gone: [`PostError`] says which.
     #[inline]
     pub fn post(&self, event: T) -> Result<(), PostError<T>> {
-        let posted = self.waker.get().and_then(Waker::stamp);
-        match self.mailbox.post(Mail { posted, event }) {
-            Ok(Posted::Awaited) => self.wake(),
-            Ok(Posted::Unawaited) => {}
-            Err(refused) => return Err(refused.map(|mail| mail.event)),
+        let posted = match self.waker.get().and_then(Waker::stamp) {
+            None => self.mailbox.post(event),
+            Some(now) => self.mailbox.post_stamped(event, now),
+        };
+        if posted? == Posted::Awaited {
+            self.wake();
         }
         Ok(())
     }
@@ -126,18 +121,24 @@ impl<T: Send + 'static> Source for UserEvents<T> {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<T>) -> io::Result<()> {
-        let until = sink.until();
-        self.inbox.take_while(|Mail { posted, event }| {
-            if until.is_some() && posted > until {
-                return Err(Mail { posted, event });
+        // In strict order it is one at a time: that after it may have come later than another source's.
+        let mut left = usize::MAX;
+        if let Some(until) = sink.until() {
+            left = usize::from(self.oldest().is_none_or(|posted| posted <= until));
+        }
+        self.inbox.take_while(|event| {
+            if left == 0 {
+                return Err(event);
             }
-            sink.push(Token::SOLE, event).map_err(|Full(event)| Mail { posted, event })
+            left -= 1;
+            sink.push(Token::SOLE, event).map_err(|Full(event)| event)
         });
         Ok(())
     }
 
     fn oldest(&mut self) -> Option<Instant> {
-        self.inbox.peek(|mail| mail.posted).flatten()
+        let posted = self.inbox.stamp()?;
+        self.poster.waker.get().map(|waker| waker.clock().instant(posted))
     }
 }
 
