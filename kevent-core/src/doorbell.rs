@@ -21,7 +21,10 @@ const SPINNING: u8 = 1;
 const ASLEEP: u8 = 2;
 
 /// Whether the waiting thread of a queue is to be woken, and how.
+///
+/// It is written in every sleep, so it shares no cache line with what posters read in every post.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Doorbell(AtomicU8);
 
 /// What the waiting thread did when it was woken.
