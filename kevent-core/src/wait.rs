@@ -150,11 +150,12 @@ impl Wait {
         if self.limit == Limit::After(Duration::ZERO) {
             return Some(Duration::ZERO);
         }
-        let now = clock.turn();
-        let within = self.end_of_within(clock).filter(|end| self.at_least > 1 && *end > now);
+        let within = self.end_of_within(clock);
+        let within = within.filter(|end| self.at_least > 1 && *end > clock.turn());
         let times = [self.deadline(clock), due, within];
+        // Without an end it is for ever, and asks no clock.
         let first = times.into_iter().flatten().min()?;
-        Some(first.saturating_duration_since(now))
+        Some(first.saturating_duration_since(clock.turn()))
     }
 
     /// Whether the time has passed.
