@@ -35,10 +35,12 @@ impl Interest {
 
     /// Whether all of `other` is asked for.
     #[must_use]
+    #[inline]
     pub fn contains(self, other: Interest) -> bool {
         self.0 & other.0 == other.0
     }
 
+    #[inline]
     pub(crate) fn bits(self) -> u32 {
         self.0
     }
@@ -46,6 +48,7 @@ impl Interest {
 
 impl BitOr for Interest {
     type Output = Interest;
+    #[inline]
     fn bitor(self, other: Interest) -> Interest {
         Interest(self.0 | other.0)
     }
@@ -74,18 +77,21 @@ pub enum Trigger {
 pub struct Ready(u32);
 
 impl Ready {
+    #[inline]
     pub(crate) fn new(bits: u32) -> Ready {
         Ready(bits)
     }
 
     /// Nothing.
     #[must_use]
+    #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// What of it somebody wants to know who asked for `interest`: hang-up and errors in any case.
     #[must_use]
+    #[inline]
     pub fn wanted(self, interest: Interest) -> Ready {
         Ready(self.0 & (interest.0 | epoll::HUP | epoll::ERR))
     }
@@ -128,6 +134,7 @@ impl Ready {
 
     /// The flags as epoll(7) gave them.
     #[must_use]
+    #[inline]
     pub fn bits(self) -> u32 {
         self.0
     }
@@ -135,12 +142,14 @@ impl Ready {
 
 impl BitOr for Ready {
     type Output = Ready;
+    #[inline]
     fn bitor(self, other: Ready) -> Ready {
         Ready(self.0 | other.0)
     }
 }
 
 impl BitOrAssign for Ready {
+    #[inline]
     fn bitor_assign(&mut self, other: Ready) {
         self.0 |= other.0;
     }
@@ -178,6 +187,7 @@ pub struct PollKey {
 }
 
 impl From<Token> for PollKey {
+    #[inline]
     fn from(token: Token) -> PollKey {
         PollKey { slot: token.slot(), generation: token.generation() as u16 }
     }

@@ -24,12 +24,14 @@ impl Token {
 
     /// The token as one number, for logs and for interfaces that carry 64 bits.
     #[must_use]
+    #[inline]
     pub fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
     }
 
     /// The token that [`to_bits`](Token::to_bits) made a number of.
     #[must_use]
+    #[inline]
     pub fn from_bits(bits: u64) -> Token {
         Token { slot: bits as u32, generation: (bits >> 32) as u32 }
     }
