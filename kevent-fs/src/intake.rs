@@ -74,6 +74,11 @@ impl Intake {
         parse(self.buffer.behind(0))
     }
 
+    /// Whether there is something behind the event of that length that was peeked at.
+    pub(crate) fn has_more_than(&self, length: usize) -> bool {
+        !self.buffer.behind(length).is_empty()
+    }
+
     /// The event behind the one of that length that was peeked at, and the length of both.
     pub(crate) fn peek_behind(&self, length: usize) -> Option<(Event<'_>, usize)> {
         let (event, more) = parse(self.buffer.behind(length))?;

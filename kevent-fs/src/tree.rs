@@ -1,12 +1,13 @@
 //! The model of a watched tree: which directories there are, what they hold, by which watch they are
 //! known.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::hash_map;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use foldhash::HashMap;
 use kevent_core::{Table, Token};
 
 use crate::change::Uncovered;

@@ -231,10 +231,9 @@ impl Watcher {
         let Some((event, mut skip)) = self.intake.peek() else { return false };
         let is_dir = event.mask.contains(Mask::ISDIR);
         let spot = event.name.map(|name| (event.wd, name));
-        let behind = self.intake.peek_behind(skip);
-        self.trees.watches.set_unread(behind.is_some());
+        self.trees.watches.set_unread(self.intake.has_more_than(skip));
         if event.mask.contains(Mask::MOVED_FROM) {
-            match behind.filter(|(other, _)| other.cookie == event.cookie) {
+            match self.intake.peek_behind(skip).filter(|(other, _)| other.cookie == event.cookie) {
                 Some((other, behind)) if other.mask.contains(Mask::MOVED_TO) => {
                     skip = behind;
                     self.trees.renamed(spot, other.name.map(|name| (other.wd, name)), is_dir);

@@ -3,12 +3,12 @@
 //! The kernel has one watch for an inode, however often it was asked for, so registrations that
 //! overlap share it; the last one that lets go removes it.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use inotify::{Inotify, WatchDescriptor, WatchMask};
 use kevent_core::Token;
 
@@ -37,7 +37,7 @@ pub(crate) struct Watches {
     /// The same descriptor.
     adder: inotify::Watches,
     /// Who holds each watch.
-    by_wd: HashMap<Wd, Watch, BuildHasherDefault<WdHasher>>,
+    by_wd: HashMap<Wd, Watch>,
     /// Removed, but the kernel's last word on them (`IN_IGNORED`) was not read yet: what comes in
     /// under such a number is old, even if the kernel has begun to use the number again.
     retired: HashSet<Wd>,
@@ -52,25 +52,6 @@ pub(crate) struct Watches {
 struct Watch {
     descriptor: WatchDescriptor,
     holders: Vec<Holder>,
-}
-
-/// The kernel gives the numbers in turn; nobody else can choose them.
-#[derive(Default)]
-struct WdHasher(u64);
-
-impl Hasher for WdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_i32(i32::from(*byte)));
-    }
-
-    fn write_i32(&mut self, wd: i32) {
-        // Spreads neighbours over all bits, of which the table uses the highest and the lowest.
-        self.0 = (self.0 ^ u64::from(wd as u32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 impl Watches {
