@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use kevent_core::Token;
+use kevent_core::{Full, Sink, Token};
 
 use crate::change::{Change, ChangeKind};
 use crate::intake::Wd;
@@ -73,7 +73,22 @@ pub(crate) struct Work<'a> {
     pub(crate) token: Token,
     pub(crate) registration: &'a mut Registration,
     pub(crate) watches: &'a mut Watches,
+    /// What is told goes there, and waits in `told` when it is refused.
+    pub(crate) sink: &'a mut dyn Sink<Change>,
     pub(crate) told: &'a mut VecDeque<Change>,
+}
+
+/// In place of a sink: what is told while no queue asks for it waits.
+pub(crate) struct Closed;
+
+impl Sink<Change> for Closed {
+    fn push(&mut self, _: Token, change: Change) -> Result<(), Full<Change>> {
+        Err(Full(change))
+    }
+
+    fn room(&self) -> usize {
+        0
+    }
 }
 
 impl Work<'_> {
@@ -86,8 +101,13 @@ impl Work<'_> {
     pub(crate) fn tell(&mut self, path: PathBuf, kind: ChangeKind, is_dir: bool) {
         if self.watches.kinds().want(&kind) && !self.registration.ended {
             let (token, key) = (self.token, self.registration.key);
-            self.told.push_back(Change { token, key, path, kind, is_dir });
             self.registration.undelivered += 1;
+            let change = Change { token, key, path, kind, is_dir };
+            let sink: &mut dyn Sink<Change> =
+                if self.told.is_empty() { self.sink } else { &mut Closed };
+            if let Err(Full(change)) = sink.push(token, change) {
+                self.told.push_back(change);
+            }
         }
     }
 

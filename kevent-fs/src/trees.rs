@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use kevent_core::{Table, Token};
+use kevent_core::{Sink, Table, Token};
 
 use crate::change::Change;
 use crate::intake::{Event, Mask, Wd};
-use crate::registration::{Registration, Scope, Work};
+use crate::registration::{Closed, Registration, Scope, Work};
 use crate::rename::Recent;
 use crate::scan::Pass;
 use crate::tree::NodeId;
@@ -21,7 +21,7 @@ pub(crate) type Spot<'a> = (Wd, &'a OsStr);
 pub(crate) struct Trees {
     pub(crate) watches: Watches,
     pub(crate) registrations: Table<Registration>,
-    /// On its way into the ring.
+    /// What the ring had no room for.
     pub(crate) told: VecDeque<Change>,
     recent: Recent,
 }
@@ -42,7 +42,7 @@ impl Trees {
         let wd = self.watches.add(path, registration.target(root))?;
         let token = self.registrations.insert(registration);
         self.watches.hold(wd, token, root);
-        self.at_work(token, |work| {
+        self.at_work(token, &mut Closed, |work| {
             if let Some(root) = work.tree().get_mut(root) {
                 root.wd = Some(wd);
             }
@@ -54,34 +54,40 @@ impl Trees {
     }
 
     pub(crate) fn unregister(&mut self, token: Token) -> bool {
-        self.at_work(token, |work| work.let_go());
+        self.at_work(token, &mut Closed, |work| work.let_go());
         self.told.retain(|change| change.token != token);
         let stood = self.registrations.remove(token).is_some();
-        self.feed();
+        self.feed(&mut Closed);
         stood
     }
 
     /// Anything but a rename.
-    pub(crate) fn happened(&mut self, event: &Event<'_>) {
+    pub(crate) fn happened(&mut self, event: &Event<'_>, sink: &mut dyn Sink<Change>) {
         let Event { wd, mask, name, .. } = *event;
         if mask.contains(Mask::Q_OVERFLOW) {
             self.watches.overflowed();
-            self.all_at_work(|work| work.overflowed());
+            self.all_at_work(sink, |work| work.overflowed());
         } else if mask.contains(Mask::IGNORED) {
             for (token, node) in self.watches.ignored(wd) {
-                self.at_work(token, |work| work.ignored(node));
+                self.at_work(token, sink, |work| work.ignored(node));
             }
         } else if let [(token, node)] = *self.watches.holders(wd) {
-            self.at_work(token, |work| work.event(node, name, mask));
+            self.at_work(token, sink, |work| work.event(node, name, mask));
         } else {
             for (token, node) in self.watches.holders(wd).to_vec() {
-                self.at_work(token, |work| work.event(node, name, mask));
+                self.at_work(token, sink, |work| work.event(node, name, mask));
             }
         }
     }
 
     /// Each registration that has one end of the rename is told of it, those that have both once.
-    pub(crate) fn renamed(&mut self, from: Option<Spot<'_>>, to: Option<Spot<'_>>, is_dir: bool) {
+    pub(crate) fn renamed(
+        &mut self,
+        from: Option<Spot<'_>>,
+        to: Option<Spot<'_>>,
+        is_dir: bool,
+        sink: &mut dyn Sink<Change>,
+    ) {
         let holders =
             |spot: Option<Spot<'_>>| spot.map_or(&[][..], |(wd, _)| self.watches.holders(wd));
         let exchanged = self.recent.takes_back(from, to);
@@ -97,7 +103,7 @@ impl Trees {
         for (token, source, target) in ends {
             let from = source.zip(from.map(|(_, name)| name));
             let to = target.zip(to.map(|(_, name)| name));
-            self.at_work(token, |work| work.renamed(from, to, is_dir, exchanged));
+            self.at_work(token, sink, |work| work.renamed(from, to, is_dir, exchanged));
         }
     }
 
@@ -111,9 +117,9 @@ impl Trees {
     }
 
     /// Gives watches that got free to directories that have none.
-    pub(crate) fn feed(&mut self) {
+    pub(crate) fn feed(&mut self, sink: &mut dyn Sink<Change>) {
         if self.watches.take_freed() {
-            self.all_at_work(|work| work.feed());
+            self.all_at_work(sink, |work| work.feed());
         }
     }
 
@@ -121,18 +127,23 @@ impl Trees {
         self.registrations.iter().map(|(token, _)| token).collect()
     }
 
-    fn at_work(&mut self, token: Token, act: impl FnOnce(&mut Work<'_>)) {
+    fn at_work(
+        &mut self,
+        token: Token,
+        sink: &mut dyn Sink<Change>,
+        act: impl FnOnce(&mut Work<'_>),
+    ) {
         let Some(registration) = self.registrations.get_mut(token) else { return };
         if registration.ended {
             return;
         }
         let (watches, told) = (&mut self.watches, &mut self.told);
-        act(&mut Work { token, registration, watches, told });
+        act(&mut Work { token, registration, watches, sink, told });
     }
 
-    fn all_at_work(&mut self, act: impl Fn(&mut Work<'_>)) {
+    fn all_at_work(&mut self, sink: &mut dyn Sink<Change>, act: impl Fn(&mut Work<'_>)) {
         for token in self.tokens() {
-            self.at_work(token, &act);
+            self.at_work(token, sink, &act);
         }
     }
 }

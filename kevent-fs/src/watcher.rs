@@ -186,9 +186,9 @@ impl Watcher {
     }
 
     /// Looks at the next event. `false` when there is none, or none to be looked at yet.
-    fn step(&mut self) -> io::Result<bool> {
+    fn step(&mut self, sink: &mut dyn Sink<Change>) -> io::Result<bool> {
         if self.inbox.is_empty() {
-            return Ok(self.look_at_next() || self.read_if_due()? && self.look_at_next());
+            return Ok(self.look_at_next(sink) || self.read_if_due()? && self.look_at_next(sink));
         }
         if self.inbox.lacks_a_half() {
             // It may be there: in the buffer, or in the kernel's queue, however late it is here.
@@ -202,11 +202,11 @@ impl Watcher {
         match &incident {
             Incident::Event { wd, name, mask } => {
                 let (wd, mask, name) = (*wd, *mask, name.as_deref());
-                self.trees.happened(&Event { wd, mask, cookie: 0, name });
+                self.trees.happened(&Event { wd, mask, cookie: 0, name }, sink);
             }
             Incident::Rename { from, to, is_dir } => {
                 let [from, to] = [from, to].map(|spot| spot.as_ref().map(|s| (s.wd, &*s.name)));
-                self.trees.renamed(from, to, *is_dir);
+                self.trees.renamed(from, to, *is_dir, sink);
             }
         }
         Ok(true)
@@ -227,7 +227,7 @@ impl Watcher {
     }
 
     /// Looks at the next event that was read, where it lies.
-    fn look_at_next(&mut self) -> bool {
+    fn look_at_next(&mut self, sink: &mut dyn Sink<Change>) -> bool {
         let Some((event, mut skip)) = self.intake.peek() else { return false };
         let is_dir = event.mask.contains(Mask::ISDIR);
         let spot = event.name.map(|name| (event.wd, name));
@@ -236,14 +236,15 @@ impl Watcher {
             match self.intake.peek_behind(skip).filter(|(other, _)| other.cookie == event.cookie) {
                 Some((other, behind)) if other.mask.contains(Mask::MOVED_TO) => {
                     skip = behind;
-                    self.trees.renamed(spot, other.name.map(|name| (other.wd, name)), is_dir);
+                    let to = other.name.map(|name| (other.wd, name));
+                    self.trees.renamed(spot, to, is_dir, sink);
                 }
                 _ => self.inbox.push_event(&event, || self.gather.now() + HOLD),
             }
         } else if event.mask.contains(Mask::MOVED_TO) {
-            self.trees.renamed(None, spot, is_dir);
+            self.trees.renamed(None, spot, is_dir, sink);
         } else {
-            self.trees.happened(&event);
+            self.trees.happened(&event, sink);
         }
         self.intake.skip(skip);
         true
@@ -285,21 +286,20 @@ impl Source for Watcher {
 
     fn drain(&mut self, sink: &mut impl Sink<Change>) -> io::Result<()> {
         self.dry = false;
-        loop {
-            while let Some(change) = self.trees.told.pop_front() {
-                if let Err(Full(change)) = sink.push(change.token, change) {
-                    self.trees.told.push_front(change);
-                    return Ok(());
-                }
-            }
-            if !self.step()? {
-                self.note_unread();
-                self.trees.feed();
-                if self.trees.told.is_empty() {
-                    return Ok(());
-                }
+        while let Some(change) = self.trees.told.pop_front() {
+            if let Err(Full(change)) = sink.push(change.token, change) {
+                self.trees.told.push_front(change);
+                return Ok(());
             }
         }
+        while self.trees.told.is_empty() {
+            if !self.step(sink)? {
+                self.note_unread();
+                self.trees.feed(sink);
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn deliver(&mut self, token: Token) -> bool {
