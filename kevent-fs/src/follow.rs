@@ -103,7 +103,8 @@ impl Work<'_> {
     }
 
     fn changed(&mut self, (node, name): Place<'_>, kind: ChangeKind) {
-        if let Some((path, is_dir)) = self.tree().touch(node, name) {
+        if let Some((path, is_dir)) = self.registration.tree.touch(node, name) {
+            let path = path.to_owned();
             self.tell(path, kind, is_dir);
         }
     }

@@ -97,7 +97,7 @@ impl Work<'_> {
     }
 
     /// Tells of a path.
-    #[inline] // It is moved through a few calls for each event.
+    #[inline(always)] // Else the path goes through memory, and is read before it is there.
     pub(crate) fn tell(&mut self, path: PathBuf, kind: ChangeKind, is_dir: bool) {
         if self.watches.kinds().want(&kind) && !self.registration.ended {
             let (token, key) = (self.token, self.registration.key);

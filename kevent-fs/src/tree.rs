@@ -158,19 +158,17 @@ impl Tree {
 
     /// The content or the attributes of an entry have changed: its path, and whether it is a directory.
     /// None when it is not known.
-    pub(crate) fn touch(&mut self, node: NodeId, name: &OsStr) -> Option<(PathBuf, bool)> {
-        if self.last.is(node, name) {
-            let path = OsString::from_vec(self.last.path.clone());
-            return Some((PathBuf::from(path), self.last.is_dir));
+    pub(crate) fn touch(&mut self, node: NodeId, name: &OsStr) -> Option<(&Path, bool)> {
+        if !self.last.is(node, name) {
+            let entry = self.entry_mut(node, name)?;
+            let is_dir = entry.is_dir();
+            if let Entry::Leaf { seen, .. } = entry {
+                *seen = None;
+            }
+            let path = self.path_of(node, name);
+            self.touched(node, &path, is_dir);
         }
-        let entry = self.entry_mut(node, name)?;
-        let is_dir = entry.is_dir();
-        if let Entry::Leaf { seen, .. } = entry {
-            *seen = None;
-        }
-        let path = self.path_of(node, name);
-        self.touched(node, &path, is_dir);
-        Some((path, is_dir))
+        Some((Path::new(OsStr::from_bytes(&self.last.path)), self.last.is_dir))
     }
 
     /// This is the path of the entry of `node` that was touched last.
@@ -332,14 +330,14 @@ mod tests {
         tree.put(a, name.into(), leaf()).unwrap();
         tree.put(a, longer.into(), leaf()).unwrap();
         for _ in 0..2 {
-            assert_eq!(tree.touch(a, longer), Some((PathBuf::from("/base/a/ff"), false)));
+            assert_eq!(tree.touch(a, longer), Some((Path::new("/base/a/ff"), false)));
             assert!(matches!(tree.entry(a, longer), Some(Entry::Leaf { seen: None, .. })));
         }
-        assert_eq!(tree.touch(a, name), Some((PathBuf::from("/base/a/f"), false)));
+        assert_eq!(tree.touch(a, name), Some((Path::new("/base/a/f"), false)));
         assert_eq!(tree.touch(root, name), None, "the same name elsewhere");
         let taken = tree.take(root, OsStr::new("a")).unwrap();
         tree.put(root, "b".into(), taken).unwrap();
-        assert_eq!(tree.touch(a, name), Some((PathBuf::from("/base/b/f"), false)));
+        assert_eq!(tree.touch(a, name), Some((Path::new("/base/b/f"), false)));
         tree.take(a, name).unwrap();
         assert_eq!(tree.touch(a, name), None);
     }
