@@ -1,5 +1,6 @@
 //! kevent: one queue, one watcher.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,12 +33,17 @@ impl Watch for Kevent {
         loop {
             self.0.wait(None)?;
             while let Some(change) = self.0.next() {
-                if matches!(change.kind, ChangeKind::Written) && change.path.ends_with(LAST) {
+                if matches!(change.kind, ChangeKind::Written) && is_last(&change.path) {
                     return Ok(());
                 }
             }
         }
     }
+}
+
+/// By its bytes, as the peers look at it: `Path::ends_with` goes through the components.
+fn is_last(path: &Path) -> bool {
+    path.as_os_str().as_bytes().ends_with(LAST.as_bytes())
 }
 
 impl Watch for Gathered {
