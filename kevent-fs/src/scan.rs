@@ -219,9 +219,10 @@ impl Work<'_> {
 
     /// Removes from the model what a listing has not found.
     fn find_missing(&mut self, node: NodeId, listing: &[(OsString, Found)]) {
-        let listed: HashSet<_> = listing.iter().map(|(name, _)| name).collect();
+        let listed: HashSet<_> = listing.iter().map(|(name, _)| name.as_os_str()).collect();
         let known = self.tree().names(node);
-        let gone: Vec<_> = known.filter(|name| !listed.contains(name)).cloned().collect();
+        let gone: Vec<_> =
+            known.filter(|name| !listed.contains(name)).map(OsStr::to_owned).collect();
         for name in gone {
             self.remove(node, &name);
         }

@@ -21,7 +21,7 @@ pub(crate) type NodeId = Token;
 pub(crate) struct Node {
     /// In which directory, under which name. None for the root, and for what is taken out.
     place: Option<(NodeId, OsString)>,
-    entries: HashMap<OsString, Entry>,
+    entries: HashMap<Box<OsStr>, Entry>,
     pub(crate) wd: Option<Wd>,
     /// When it was listed, and compared with what was known of it.
     pub(crate) listed: Option<SystemTime>,
@@ -180,8 +180,8 @@ impl Tree {
     }
 
     /// The names that a directory has.
-    pub(crate) fn names(&self, node: NodeId) -> impl Iterator<Item = &OsString> {
-        self.nodes.get(node).into_iter().flat_map(|node| node.entries.keys())
+    pub(crate) fn names(&self, node: NodeId) -> impl Iterator<Item = &OsStr> {
+        self.nodes.get(node).into_iter().flat_map(|node| node.entries.keys()).map(AsRef::as_ref)
     }
 
     /// A new directory, which still has to be put somewhere.
@@ -201,7 +201,7 @@ impl Tree {
         let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
         let place = branch.map(|id| (id, name.clone()));
         let Some(directory) = self.nodes.get_mut(node) else { return Err(entry) };
-        match directory.entries.entry(name) {
+        match directory.entries.entry(name.into_boxed_os_str()) {
             hash_map::Entry::Occupied(_) => return Err(entry),
             hash_map::Entry::Vacant(vacant) => vacant.insert(entry),
         };
