@@ -16,6 +16,10 @@ use crate::rename::{HOLD, Inbox, Incident};
 use crate::trees::Trees;
 use crate::watches::Watches;
 
+/// So many events are looked at in one turn. Their paths are freed while the processor's cache still has
+/// them; of a thousand it has not.
+const TURN: usize = 128;
+
 /// A source of changes of files and of whole trees.
 ///
 /// ```
@@ -292,13 +296,13 @@ impl Source for Watcher {
                 return Ok(());
             }
         }
-        while self.trees.told.is_empty() {
-            if !self.step(sink)? {
-                self.note_unread();
-                self.trees.feed(sink);
+        for _ in 0..TURN {
+            if !self.trees.told.is_empty() || !self.step(sink)? {
                 break;
             }
         }
+        self.note_unread();
+        self.trees.feed(sink);
         Ok(())
     }
 
