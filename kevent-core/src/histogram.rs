@@ -110,7 +110,7 @@ mod tests {
             let exact = values[rank.max(1) - 1];
             let told = histogram.quantile(part);
             prop_assert!(exact <= told && told / 2 <= exact, "{} told for {}", told, exact);
-            prop_assert_eq!(Some(&histogram.max()), values.last());
+            prop_assert_eq!(Some(histogram.max()), values.last().copied());
             prop_assert_eq!(histogram.count(), values.len() as u64);
         }
     }
