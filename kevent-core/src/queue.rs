@@ -703,8 +703,8 @@ impl<E: 'static> Queue<E> {
         self.look(Some(Duration::ZERO), None).map(|_| ())
     }
 
-    /// Takes an event out of the ring, or else what the sources have now.
-    pub(crate) fn take_here(&mut self) -> io::Result<Option<Stamped<E>>> {
+    /// Takes an event out of the ring, or else what the sources have now, while others may sleep.
+    pub(crate) fn take_here(&mut self, others_sleep: bool) -> io::Result<Option<Stamped<E>>> {
         self.set_budget(usize::MAX);
         let event = self.next_stamped();
         if event.is_some() {
@@ -714,6 +714,7 @@ impl<E: 'static> Queue<E> {
         let mut outcome = self.collect();
         if self.pace.turned(|| self.waiter.clock().turn()) {
             outcome = outcome.and(self.look(Some(Duration::ZERO), None).map(|_| ()));
+            outcome = outcome.and(self.watch_for(others_sleep));
         }
         outcome.map(|()| self.next_stamped())
     }
@@ -742,16 +743,26 @@ impl<E: 'static> Queue<E> {
 
     /// A thread has slept; others may go on sleeping.
     pub(crate) fn come_back(&mut self, sleeper: &Sleeper, others_sleep: bool) -> io::Result<()> {
-        // Before the sources are looked at: whoever rang took the doorbell down for all.
-        if others_sleep {
-            self.waiter.waker().fall_asleep();
-        } else {
-            self.waiter.waker().wake_up();
-        }
+        self.waiter.waker().wake_up();
         self.has_looked();
         self.sources.hear(sleeper.found(), self.waiter.clock());
-        self.sources.turn_of_heard(&mut turn(&mut self.ring, &self.waiter, self.stamps))?;
-        self.collect()
+        let heard =
+            self.sources.turn_of_heard(&mut turn(&mut self.ring, &self.waiter, self.stamps));
+        heard.and(self.watch_for(others_sleep))
+    }
+
+    /// After a look: what it found ready, the doorbell and the alarm among it, wakes none of those who
+    /// sleep on. They are to be woken for what comes next, whatever this thread does meanwhile.
+    fn watch_for(&mut self, others_sleep: bool) -> io::Result<()> {
+        if others_sleep {
+            // Before the sources are looked at: see `waker`.
+            self.waiter.waker().fall_asleep();
+        }
+        match self.collect_due()? {
+            Due::At(_) if !others_sleep => Ok(()),
+            Due::At(instant) => self.waiter.set_alarm(Some(instant)),
+            Due::Now | Due::WhenIdle | Due::OnWake => Ok(()),
+        }
     }
 }
 

@@ -10,8 +10,10 @@
 //!   is left: an event costs one wake-up, and none if the threads are busy anyway. The rule holds
 //!   however the turn ends, by an error or a panic, too.
 //! - *The doorbell stays armed while anybody sleeps.* Who rings it takes it down, and one thread wakes;
-//!   that one puts it up again before it looks at the sources. See `waker` for why none is missed.
+//!   that one puts it up again before it looks at the sources. So does one that looks without having
+//!   slept. See `waker` for why none is missed.
 //! - *Deadlines of sources are a timerfd in the set*, so that one thread wakes for them, and not all.
+//!   That one sets it to the next of them before it leaves with its event.
 //!
 //! To call all is another thing than to wake one, because the kernel wakes one for each event, the last
 //! to fall asleep first. So a second eventfd, level-triggered, sounds until the last of those who slept
@@ -130,7 +132,7 @@ impl<E: 'static> SharedQueue<E> {
         let calls = turn.calls;
         let mut looked = false;
         loop {
-            if let Some(event) = turn.queue.take_here()? {
+            if let Some(event) = turn.take_here()? {
                 return Ok(Some(event));
             }
             let called = turn.calls != calls || turn.closed || turn.queue.is_interrupted();
@@ -148,7 +150,7 @@ impl<E: 'static> SharedQueue<E> {
             let came = queue.come_back(&self.sleeper, *sleepers > 0);
             looked = true;
             if slept? && wait.mask().is_some() {
-                return came.and_then(|()| turn.queue.take_here());
+                return came.and_then(|()| turn.take_here());
             }
             came?;
         }
@@ -188,6 +190,12 @@ impl<E> Clone for SharedQueue<E> {
 impl<E> fmt::Debug for SharedQueue<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedQueue").finish_non_exhaustive()
+    }
+}
+
+impl<E: 'static> Shared<E> {
+    fn take_here(&mut self) -> io::Result<Option<Stamped<E>>> {
+        self.queue.take_here(self.sleepers > 0)
     }
 }
 

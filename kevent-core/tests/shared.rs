@@ -3,12 +3,17 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::collections::HashSet;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use kevent_core::{Poster, Queue, SharedQueue, SourceId, Timers, UserEvents, Wait};
+use kevent_core::{
+    Due, PollSet, Poster, Queue, SharedQueue, Sink, Source, SourceId, Timers, Token, UserEvents,
+    Wait,
+};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -139,6 +144,63 @@ fn timer_wakes_one_thread_also_when_it_was_armed_after_all_fell_asleep() {
             let woken = shared.lock().stats().polls - sleeps;
             assert!(woken <= 1, "a timer woke {woken} threads and the one that took it");
         }
+    });
+}
+
+#[test]
+fn timer_wakes_the_next_thread_while_one_is_busy_with_the_timer_before() {
+    let (shared, _poster, timers) = shared_queue();
+    thread::scope(|scope| {
+        // They take one event each, and do not come back.
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        let (now, mut queue) = (Instant::now(), shared.lock());
+        for n in 0..THREADS as u64 {
+            queue[timers].at(now + Duration::from_millis(20 * (n + 1)), n);
+        }
+        drop(queue);
+        for n in 0..THREADS as u64 {
+            assert_eq!(said.recv_timeout(PATIENCE), Ok(Some(n)));
+        }
+    });
+}
+
+/// Has as many events as are given to it, and wakes nobody for them.
+struct Silent(Arc<AtomicU64>);
+
+impl Source for Silent {
+    type Item = u64;
+
+    fn attach(&mut self, _: &PollSet) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<Due> {
+        Ok(if self.0.load(Ordering::SeqCst) > 0 { Due::Now } else { Due::OnWake })
+    }
+
+    fn drain(&mut self, sink: &mut impl Sink<u64>) -> io::Result<()> {
+        while self.0.load(Ordering::SeqCst) > 0 && sink.push(Token::SOLE, 0).is_ok() {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn look_of_a_thread_that_is_awake_takes_no_wake_up_from_those_who_sleep() {
+    let (mut shared, poster, _) = shared_queue();
+    let given = Arc::new(AtomicU64::new(0));
+    shared.lock().attach(Silent(Arc::clone(&given)), |n| n).unwrap();
+    thread::scope(|scope| {
+        let (said, _closing) = takers(scope, &shared, 1);
+        let asleep = shared.lock().stats().polls;
+        // This thread is busy, until its queue looks at the kernel on the way.
+        while shared.lock().stats().polls == asleep {
+            given.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(shared.next(None).unwrap(), Some(0));
+        }
+        poster.post(7).unwrap();
+        assert_eq!(said.recv_timeout(PATIENCE), Ok(Some(7)));
     });
 }
 
