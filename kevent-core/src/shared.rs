@@ -135,9 +135,13 @@ impl<E: 'static> SharedQueue<E> {
             if let Some(event) = turn.take_here()? {
                 return Ok(Some(event));
             }
-            let called = turn.calls != calls || turn.closed || turn.queue.is_interrupted();
-            if called || looked && wait.is_over(turn.queue.clock()) {
+            let called = turn.calls != calls || turn.queue.is_interrupted();
+            if called || looked && (turn.closed || wait.is_over(turn.queue.clock())) {
                 return Ok(None);
+            }
+            if turn.closed {
+                // Not without a look at what the kernel has.
+                wait = Wait::poll();
             }
             let timeout = turn.queue.send_to_sleep(&mut wait)?;
             turn.sleepers += 1;

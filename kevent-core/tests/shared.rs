@@ -11,8 +11,8 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use kevent_core::{
-    Due, PollSet, Poster, Queue, SharedQueue, Sink, Source, SourceId, Timers, Token, UserEvents,
-    Wait,
+    Counters, Due, PollSet, Poster, Queue, SharedQueue, Sink, Source, SourceId, Timers, Token,
+    UserEvents, Wait,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -273,6 +273,18 @@ fn closed_queue_is_emptied_and_lets_nobody_sleep() {
     });
     poster.post(1).unwrap();
     assert_eq!(shared.next(None).unwrap(), Some(1));
+    assert_eq!(shared.next(None).unwrap(), None);
+}
+
+#[test]
+fn closed_queue_gives_out_what_the_kernel_has() {
+    let mut queue = Queue::new().unwrap();
+    let counters = queue.attach(Counters::new(), |event| event.value).unwrap();
+    let (_, adder) = queue[counters].sum(0).unwrap();
+    let mut shared = SharedQueue::new(queue).unwrap();
+    adder.add(5).unwrap();
+    shared.close();
+    assert_eq!(shared.next(None).unwrap(), Some(5));
     assert_eq!(shared.next(None).unwrap(), None);
 }
 
