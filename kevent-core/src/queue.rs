@@ -373,7 +373,15 @@ impl<E: 'static> Queue<E> {
 
     /// Asks the source of an event that was taken unconfirmed whether it is still wanted.
     pub(crate) fn confirm(&mut self, source: Token, token: Token) -> bool {
-        source == OWN || self.sources.deliver(source, token)
+        if source == OWN {
+            return true;
+        }
+        let wanted = self.sources.deliver(source, token);
+        // It was held back, perhaps, and no turn comes by itself to hear that it is no longer.
+        if self.sources.get(source).is_some_and(Attached::is_ready) {
+            self.waiter.waker().changed();
+        }
+        wanted
     }
 
     /// As [`take`](Queue::take), and writes it down.

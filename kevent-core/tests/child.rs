@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kevent_core::{
-    ChildQueue, Due, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, UserEvents,
+    ChildQueue, Due, Flow, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, UserEvents, Wait,
 };
 
 /// Long enough for an event that should not come.
@@ -215,4 +215,27 @@ fn queues_nest_five_deep_and_the_sixth_is_refused_with_a_reason() {
     };
     assert_eq!(depth, 5);
     assert!(refused.to_string().contains("five deep"), "{refused}");
+}
+
+/// A queue with a child, of whose user events one at a time may lie in a ring.
+fn held_to_one() -> (Queue<u64>, SourceId<ChildQueue<u64>>, Poster<u64>) {
+    let mut inner = Queue::new().unwrap();
+    let (users, poster) = UserEvents::new();
+    let users = inner.attach(users, |n| n).unwrap();
+    inner.set_flow(users, Flow::new().high_water(capacity(1)));
+    let mut queue = Queue::new().unwrap();
+    let child = queue.attach(ChildQueue::new(inner), |n| n).unwrap();
+    (queue, child, poster)
+}
+
+#[test]
+fn source_of_a_child_that_was_held_back_goes_on_once_its_event_is_taken() {
+    let (mut queue, _, poster) = held_to_one();
+    (0..3).for_each(|n| poster.post(n).unwrap());
+    for n in 0..3 {
+        assert_eq!(queue.wait(Duration::from_secs(20)).unwrap(), 1, "event {n} stays away");
+        // Looks while the child may say nothing.
+        (0..3).for_each(|_| assert_eq!(queue.wait(Wait::poll().at_least(0)).unwrap(), 1));
+        assert_eq!(queue.next(), Some(n));
+    }
 }
