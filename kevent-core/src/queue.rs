@@ -371,6 +371,11 @@ impl<E: 'static> Queue<E> {
         self.ring.pop()
     }
 
+    /// Puts back the event that was taken unconfirmed last.
+    pub(crate) fn put_back(&mut self, taken: Taken<E>) {
+        self.ring.put_back(taken);
+    }
+
     /// Asks the source of an event that was taken unconfirmed whether it is still wanted.
     pub(crate) fn confirm(&mut self, source: Token, token: Token) -> bool {
         if source == OWN {

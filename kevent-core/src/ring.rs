@@ -180,6 +180,20 @@ impl<E> Ring<E> {
         Some(Taken { source, token, event, seen, sequence })
     }
 
+    /// Puts back what was taken out last, where it was.
+    pub(crate) fn put_back(&mut self, taken: Taken<E>) {
+        let Taken { source, token, event, seen, sequence } = taken;
+        if source == OWN {
+            self.own.push_front(Own { sequence, seen, event });
+            return;
+        }
+        self.slots.push_front(Slot { token, event });
+        self.position -= 1;
+        // One without events is the only one, and begins anew.
+        self.batches.retain(|batch| batch.len > 0);
+        self.batches.push_front(Batch { source, seen, sequence, len: 1 });
+    }
+
     /// Whether the oldest post is older than the oldest event of a source.
     #[inline]
     fn own_is_older(&self) -> bool {
@@ -224,6 +238,8 @@ mod tests {
         /// By the user himself.
         Post(u64),
         Pop(usize),
+        /// One, and puts it back.
+        PutBack,
         Change(prop::sample::Index),
         Date(u64),
     }
@@ -237,6 +253,7 @@ mod tests {
             (1_u32..4, seen(), 0_usize..5).prop_map(|(s, t, n)| Step::Push(s, t, n)),
             seen().prop_map(Step::Post),
             (0_usize..6).prop_map(Step::Pop),
+            Just(Step::PutBack),
             any::<prop::sample::Index>().prop_map(Step::Change),
             (3_u64..6).prop_map(Step::Date),
         ]
@@ -281,6 +298,9 @@ mod tests {
                         let taken = ring.pop().map(|t| (t.source, t.seen, t.sequence, t.event));
                         posts += u64::from(taken.is_some_and(|taken| taken.0 == OWN));
                         prop_assert_eq!(taken, model.pop_front());
+                    },
+                    Step::PutBack => if let Some(taken) = ring.pop() {
+                        ring.put_back(taken);
                     },
                     Step::Date(time) => {
                         ring.date(time);

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kevent_core::{
-    ChildQueue, Due, Flow, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, UserEvents, Wait,
+    ChildQueue, Due, Flow, Overflow, PollSet, Poster, Queue, Sink, Source, SourceId, Timers,
+    UserEvents, Wait,
 };
 
 /// Long enough for an event that should not come.
@@ -238,4 +239,32 @@ fn source_of_a_child_that_was_held_back_goes_on_once_its_event_is_taken() {
         (0..3).for_each(|_| assert_eq!(queue.wait(Wait::poll().at_least(0)).unwrap(), 1));
         assert_eq!(queue.next(), Some(n));
     }
+}
+
+#[test]
+fn child_that_is_detached_goes_on_where_the_outer_ring_was() {
+    let (mut queue, child, poster) = held_to_one();
+    (0..3).for_each(|n| poster.post(n).unwrap());
+    assert_eq!(queue.wait(None).unwrap(), 1);
+    let mut inner = queue.detach(child).unwrap().into_inner();
+    for n in 1..3 {
+        assert_eq!(inner.wait(Duration::from_secs(20)).unwrap(), 1, "event {n} stays away");
+        assert_eq!(inner.next(), Some(n));
+    }
+}
+
+#[test]
+fn event_that_the_outer_queue_did_not_take_is_left_to_the_child() {
+    let (child, poster, _) = child(8);
+    let mut queue = Queue::new().unwrap();
+    let child = queue.attach(child, |n| n).unwrap();
+    // Each event of the child is of its own: there is nothing to merge it with.
+    let merge = Overflow::coalesce(|_, _| unreachable!());
+    queue.set_flow(child, Flow::new().high_water(capacity(1)).overflow(merge));
+    (0..3).for_each(|n| poster.post(n).unwrap());
+    queue.wait(None).unwrap();
+    assert_eq!(take_all(&mut queue), [0]);
+    let mut inner = queue.detach(child).unwrap().into_inner();
+    inner.wait(Wait::poll()).unwrap();
+    assert_eq!(take_all(&mut inner), [1, 2]);
 }

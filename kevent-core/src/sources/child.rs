@@ -68,8 +68,6 @@ pub struct ChildQueue<E> {
     /// What was moved into the outer ring, under the token it has there: which source of the child,
     /// and which of that source's registrations, is to confirm it.
     moved: Table<(Token, Token)>,
-    /// The outer sink did not take it.
-    held: Option<Taken<E>>,
 }
 
 impl<E: Send + 'static> ChildQueue<E> {
@@ -77,7 +75,7 @@ impl<E: Send + 'static> ChildQueue<E> {
     /// later.
     #[must_use]
     pub fn new(queue: Queue<E>) -> ChildQueue<E> {
-        ChildQueue { queue, moved: Table::new(), held: None }
+        ChildQueue { queue, moved: Table::new() }
     }
 
     /// The child, to look at.
@@ -93,7 +91,7 @@ impl<E: Send + 'static> ChildQueue<E> {
     }
 
     /// The queue again, for itself. What [`Queue::detach`] says holds for events that the outer
-    /// ring had.
+    /// ring had: they are lost, and to the child's sources they were handed out.
     #[must_use]
     pub fn into_inner(self) -> Queue<E> {
         self.queue
@@ -102,15 +100,12 @@ impl<E: Send + 'static> ChildQueue<E> {
     /// Moves what is in the child's ring.
     fn move_events(&mut self, sink: &mut impl Sink<E>) {
         while sink.room() > 0 {
-            let Some(entry) = self.held.take().or_else(|| self.queue.take_unconfirmed()) else {
-                return;
-            };
-            let Taken { source, token, event, seen, sequence } = entry;
+            let Some(taken) = self.queue.take_unconfirmed() else { return };
+            let Taken { source, token, event, seen, sequence } = taken;
             let moved = self.moved.insert((source, token));
             if let Err(Full(event)) = sink.push(moved, event) {
                 self.moved.remove(moved);
-                self.held = Some(Taken { source, token, event, seen, sequence });
-                return;
+                return self.queue.put_back(Taken { source, token, event, seen, sequence });
             }
         }
     }
@@ -133,18 +128,14 @@ impl<E: Send + 'static> Source for ChildQueue<E> {
     }
 
     fn flush(&mut self) -> io::Result<Due> {
-        let empty = self.queue.is_empty() && self.held.is_none();
-        Ok(if empty { Due::OnWake } else { Due::Now })
+        Ok(if self.queue.is_empty() { Due::OnWake } else { Due::Now })
     }
 
     fn drain(&mut self, sink: &mut impl Sink<E>) -> io::Result<()> {
         // What was left in the ring first. The look that left it has left the descriptor readable,
         // too, so the next turn is a look again.
-        let looked = if self.queue.is_empty() && self.held.is_none() {
-            self.queue.wait(Wait::poll()).map(drop)
-        } else {
-            Ok(())
-        };
+        let looked =
+            if self.queue.is_empty() { self.queue.wait(Wait::poll()).map(drop) } else { Ok(()) };
         // A source that fails does not keep back what the others had.
         self.move_events(sink);
         looked
@@ -156,8 +147,11 @@ impl<E: Send + 'static> Source for ChildQueue<E> {
     }
 
     fn detach(&mut self) {
-        // The ring that they are in is out of reach now.
-        self.moved = Table::new();
+        // The ring that they are in is out of reach now. Their sources go on as if they had been taken:
+        // they count what lies in a ring.
+        for (source, token) in self.moved.drain() {
+            self.queue.confirm(source, token);
+        }
     }
 }
 
