@@ -82,14 +82,18 @@ impl<E> Attached<E> {
         Ok(self.gate.is_shut().then_some(Due::OnWake))
     }
 
-    /// Moves up to `share` of what the source has into the ring.
+    /// How many events it may push in a turn: `share`, unless its terms say otherwise.
+    pub(crate) fn quota(&self, share: usize) -> usize {
+        self.gate.flow.quota.map_or(share, |quota| quota.get())
+    }
+
+    /// Moves up to `quota` of what the source has into the ring.
     pub(crate) fn push(
         &mut self,
         to: &mut Turn<'_, E>,
         token: Token,
-        share: usize,
+        quota: usize,
     ) -> io::Result<()> {
-        let quota = self.gate.flow.quota.map_or(share, |quota| quota.get());
         let lying = self.gate.stats.in_ring;
         let _span = trace::drain(|| self.source.name());
         to.ring.begin(token, to.seen);

@@ -236,7 +236,8 @@ impl<E> Registry<E> {
         for token in &self.order {
             let Some(attached) = self.sources.get_mut(*token) else { continue };
             if attached.source.flush()? == Due::WhenIdle {
-                attached.push(to, *token, to.ring.capacity())?;
+                let quota = attached.quota(to.ring.capacity());
+                attached.push(to, *token, quota)?;
             }
         }
         // What they have said themselves is no reason to let them speak again.
@@ -317,7 +318,7 @@ fn turn<E>(
     if let Some(due) = attached.ask()? {
         return Ok(due);
     }
-    attached.push(to, token, share)?;
+    attached.push(to, token, attached.quota(share))?;
     // One that was left with something has it now.
     Ok(attached.ask()?.unwrap_or(Due::Now))
 }

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kevent_core::{
-    Interest, Order, PollKey, PollSet, Poster, Queue, Ready, Sink, Source, Timers, Token, Trigger,
-    UserEvents, Wait,
+    Flow, Interest, Order, PollKey, PollSet, Poster, Queue, Ready, Sink, Source, Timers, Token,
+    Trigger, UserEvents, Wait,
 };
 use proptest::prelude::*;
 
@@ -31,6 +31,21 @@ fn users(queue: &mut Queue<u64>, count: usize) -> Vec<Poster<u64>> {
         poster
     };
     (0..count).map(|_| attach()).collect()
+}
+
+#[test]
+fn quotas_do_not_count() {
+    let mut queue = strict(8);
+    let posters = [some(1), some(4)].map(|quota| {
+        let (users, poster) = UserEvents::new();
+        let users = queue.attach(users, |n| n).unwrap();
+        queue.set_flow(users, Flow::new().quota(quota));
+        poster
+    });
+    (0..8).for_each(|n: u64| posters[n as usize % 2].post(n).unwrap());
+    queue.wait(None).unwrap();
+    let taken: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
+    assert_eq!(taken, (0..8).collect::<Vec<_>>());
 }
 
 proptest! {
