@@ -179,7 +179,11 @@ impl<E> Registry<E> {
     /// The turn of those of which the kernel spoke.
     pub(crate) fn turn_of_heard(&mut self, to: &mut Turn<'_, E>) -> io::Result<()> {
         if self.in_what_order == Order::Strict {
-            self.heard.drain(..).for_each(drop);
+            for token in self.heard.drain(..) {
+                if let Some(attached) = self.sources.get_mut(token) {
+                    attached.heard = false;
+                }
+            }
             return self.turn_in_order(to).map(|_| ());
         }
         let share = self.share(to.ring);

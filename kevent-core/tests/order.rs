@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kevent_core::{
-    Flow, Interest, Order, PollKey, PollSet, Poster, Queue, Ready, Sink, Source, Timers, Token,
-    Trigger, UserEvents, Wait,
+    Counters, Flow, Interest, Order, PollKey, PollSet, Poster, Queue, Ready, Sink, Source, Timers,
+    Token, Trigger, UserEvents, Wait,
 };
 use proptest::prelude::*;
 
@@ -31,6 +31,20 @@ fn users(queue: &mut Queue<u64>, count: usize) -> Vec<Poster<u64>> {
         poster
     };
     (0..count).map(|_| attach()).collect()
+}
+
+#[test]
+fn queue_that_was_strict_hears_descriptors_as_any_other() {
+    let mut queue = strict(8);
+    let counters = queue.attach(Counters::new(), |event| event.value).unwrap();
+    let (_, adder) = queue[counters].sum(0).unwrap();
+    adder.add(1).unwrap();
+    queue.wait(None).unwrap();
+    assert_eq!(queue.next(), Some(1));
+    queue.set_order(Order::BySource);
+    adder.add(2).unwrap();
+    // One look, and no other turn after it.
+    assert_eq!(queue.wait(Wait::poll().at_least(0)).unwrap(), 1);
 }
 
 #[test]
