@@ -527,7 +527,8 @@ impl<E: 'static> Queue<E> {
         self.begin_turn();
         let mut outcome = Ok(());
         // A thread that slept last time will do so again, and is going to ask the sources then.
-        if !self.slept || self.enough(wait) == 0 {
+        let mut asked = !self.slept || self.enough(wait) == 0;
+        if asked {
             outcome = self.collect();
         }
         // A source that fails at every turn must not keep the others from being looked at.
@@ -535,7 +536,11 @@ impl<E: 'static> Queue<E> {
             outcome = outcome.and(self.look(Some(Duration::ZERO), None).map(|_| ()));
         }
         self.slept = false;
-        while outcome.is_ok() && self.ring.len() < self.enough(wait) && !self.interrupts.pending() {
+        while outcome.is_ok()
+            && self.ring.len() < self.enough(wait)
+            && !(asked && self.interrupts.pending())
+        {
+            asked = true;
             let interrupted;
             (interrupted, outcome) = match self.sleep(wait) {
                 Ok(interrupted) => (interrupted, Ok(())),

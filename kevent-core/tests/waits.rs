@@ -20,6 +20,15 @@ fn queue() -> (Queue<u64>, Poster<u64>) {
 }
 
 #[test]
+fn interrupted_wait_after_one_that_slept_brings_what_is_there() {
+    let (mut queue, poster) = queue();
+    queue.wait(MS).unwrap();
+    queue.interrupter().interrupt();
+    poster.post(1).unwrap();
+    assert_eq!(queue.wait(None).unwrap(), 1);
+}
+
+#[test]
 fn interrupt_ends_the_wait_that_sleeps() {
     let (mut queue, _poster) = queue();
     let interrupter = queue.interrupter();
