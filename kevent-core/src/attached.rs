@@ -119,9 +119,9 @@ impl<E> Attached<E> {
         self.pending && !self.gate.is_shut()
     }
 
-    /// It has something and may not push it until the user takes something out.
+    /// It has something that it may not push until the user takes something out, for all that is known.
     pub(crate) fn is_held(&self) -> bool {
-        self.pending && self.gate.is_shut()
+        self.pending && self.gate.may_hold()
     }
 
     /// An event of it came out of the ring. `false` when nobody wants it any more.

@@ -169,6 +169,13 @@ impl<E> Gate<E> {
         self.shut
     }
 
+    /// Whether what the source has may have to stay there: also under `Coalesce`, if nothing of the same
+    /// registration is there to merge it with.
+    pub(crate) fn may_hold(&self) -> bool {
+        let drops = matches!(self.flow.overflow, Overflow::Count);
+        self.shut || self.at_high_water() && !drops
+    }
+
     pub(crate) fn at_high_water(&self) -> bool {
         self.stats.in_ring >= self.flow.high_water
     }

@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kevent_core::{Flow, Overflow, Poster, Queue, SourceId, Timers, UserEvents, Wait};
 use proptest::prelude::*;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Tagged = (usize, u64);
 
@@ -203,4 +206,20 @@ fn terms_of_a_source_that_is_gone_are_refused() {
     assert!(other.source_stats(sources[0].0).is_none());
     queue.detach(sources[0].0).unwrap();
     assert!(!queue.set_flow(sources[0].0, Flow::new()));
+}
+
+#[test]
+fn event_that_can_not_be_merged_keeps_no_wait_for_more_from_ending() {
+    let mut queue = Queue::new().unwrap();
+    let timers = queue.attach(Timers::new(), |timer| timer.key).unwrap();
+    let merge = Overflow::coalesce(|_, _| unreachable!());
+    queue.set_flow(timers, Flow::new().high_water(some(2)).overflow(merge));
+    for n in 0..3 {
+        queue[timers].after(Duration::ZERO, n);
+    }
+    let begun = Instant::now();
+    assert_eq!(queue.wait(Wait::timeout(PATIENCE).at_least(3)).unwrap(), 2);
+    assert!(begun.elapsed() < PATIENCE);
+    assert_eq!(take_all(&mut queue), [0, 1]);
+    assert_eq!(queue.wait(PATIENCE).unwrap(), 1);
 }
