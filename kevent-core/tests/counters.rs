@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::forbid;
-use kevent_core::{Adder, CounterEvent, Counters, Queue, Source, SourceId};
+use kevent_core::{Adder, CounterEvent, Counters, Flow, Overflow, Queue, Source, SourceId, Wait};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -242,4 +242,22 @@ fn kernel_without_eventfds_is_unsupported() {
         assert_eq!(Counters::new().sum(0).unwrap_err().kind(), io::ErrorKind::Unsupported);
     };
     thread::spawn(on_a_thread_of_its_own).join().unwrap();
+}
+
+#[test]
+fn what_is_added_while_a_sum_finds_no_room_comes_after_it() {
+    let (mut queue, id) = queue_of(8);
+    // A sink that merges has room, for all that is known, until it finds nothing to merge with.
+    let merge = Overflow::coalesce(|sum: &mut CounterEvent, event| sum.value += event.value);
+    queue.set_flow(id, Flow::new().high_water(NonZeroUsize::MIN).overflow(merge));
+    let (_, first) = queue[id].sum(1).unwrap();
+    let (_, second) = queue[id].sum(2).unwrap();
+    first.add(1).unwrap();
+    queue.wait(PATIENCE).unwrap();
+    for value in [2, 4] {
+        second.add(value).unwrap();
+        // A look, and no more.
+        queue.wait(Wait::poll().at_least(0)).unwrap();
+    }
+    take(&mut queue, 1 + 2 + 4);
 }

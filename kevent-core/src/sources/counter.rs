@@ -153,7 +153,8 @@ impl Counter {
     /// Moves what it has. `false` when there is no more room.
     fn drain(&mut self, token: Token, sink: &mut impl Sink<CounterEvent>) -> io::Result<bool> {
         loop {
-            if self.held == 0 {
+            let reads = self.held == 0;
+            if reads {
                 // What is left in a counter, others may read.
                 if sink.room() == 0 {
                     return Ok(false);
@@ -166,7 +167,8 @@ impl Counter {
                 return Ok(false);
             }
             self.held = 0;
-            if !self.many {
+            // What was held was read before, and more may have come since.
+            if reads && !self.many {
                 return Ok(true);
             }
         }
