@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 #![allow(unsafe_code)] // Sending signals, and looking at what they are set to, is raw system calls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kevent_core::testing::Contract;
-use kevent_core::{Queue, Signal, SignalEvent, Signals, SourceId, Token, Wait};
+use kevent_core::{Flow, Overflow, Queue, Signal, SignalEvent, Signals, SourceId, Token, Wait};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -512,4 +512,25 @@ fn source_that_is_dropped_leaves_no_descriptor() {
         drop(queue_of(4, [Signal::USR1, Signal::USR2]));
     }
     assert_eq!(count(), before);
+}
+
+#[test]
+fn signal_that_can_not_be_merged_is_kept() {
+    let _alone = alone();
+    let (mut queue, id) = queue_of(8, [rt(0), rt(1)]);
+    let merge = Overflow::coalesce(|before: &mut SignalEvent, event| before.count += event.count);
+    queue.set_flow(id, Flow::new().high_water(NonZeroUsize::MIN).overflow(merge));
+    for (signal, value) in [(rt(0), 1), (rt(0), 2), (rt(1), 3), (rt(1), 4)] {
+        queue_to_thread(signal, value);
+    }
+    let mut counts = BTreeMap::new();
+    let deadline = Instant::now() + PATIENCE;
+    while counts.values().sum::<usize>() < 4 {
+        assert!(Instant::now() < deadline, "{counts:?} came");
+        queue.wait(deadline).unwrap();
+        while let Some(event) = queue.next() {
+            *counts.entry(event.signal.as_raw()).or_default() += event.count;
+        }
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [2, 2]);
 }

@@ -7,13 +7,14 @@
 //! What a signal does is a property of the process and not of a queue. So there is global state
 //! behind this source, and nowhere else in the crate: see `sys::signal`.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::poll::{Interest, PollKey, PollSet, Trigger};
-use crate::sink::Sink;
+use crate::sink::{Full, Sink};
 use crate::source::Source;
 use crate::sys::signal::{Claim, Pipe, Record, realtime_range};
 use crate::table::Table;
@@ -186,6 +187,8 @@ impl fmt::Debug for Signal {
 pub struct Signals {
     pipe: Arc<Pipe>,
     claims: Table<(Signal, Claim)>,
+    /// Read, and refused by a sink that said it had room: one that merges knows only when it tries.
+    held: VecDeque<SignalEvent>,
 }
 
 impl Signals {
@@ -197,7 +200,7 @@ impl Signals {
     /// descriptors: a source takes two.
     pub fn new(signals: impl IntoIterator<Item = Signal>) -> io::Result<Signals> {
         let pipe = Arc::new(Pipe::new()?);
-        let mut source = Signals { pipe, claims: Table::new() };
+        let mut source = Signals { pipe, claims: Table::new(), held: VecDeque::new() };
         for signal in signals {
             source.add(signal)?;
         }
@@ -241,6 +244,14 @@ impl Signals {
         self.claims.remove(token).is_some()
     }
 
+    fn push_held(&mut self, sink: &mut impl Sink<SignalEvent>) {
+        while let Some(event) = self.held.pop_front() {
+            if let Err(Full(event)) = sink.push(event.token, event) {
+                return self.held.push_front(event);
+            }
+        }
+    }
+
     /// The events for deliveries that the pipe had no room for.
     fn drain_missed(&self, sink: &mut impl Sink<SignalEvent>) {
         for (token, (signal, claim)) in self.claims.iter() {
@@ -261,19 +272,23 @@ impl Source for Signals {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<SignalEvent>) -> io::Result<()> {
+        self.push_held(sink);
         let mut more = true;
-        while more && sink.room() > 0 {
+        while more && self.held.is_empty() && sink.room() > 0 {
+            let (claims, held) = (&self.claims, &mut self.held);
             more = self.pipe.read(sink.room(), |record| {
                 // A record without registration is one of a signal that was removed, or a nudge.
-                if let Some((signal, _)) = self.claims.get(record.token) {
-                    let pushed = sink.push(record.token, SignalEvent::new(*signal, record));
-                    debug_assert!(pushed.is_ok(), "no more was read than there is room for");
+                if let Some((signal, _)) = claims.get(record.token) {
+                    held.push_back(SignalEvent::new(*signal, record));
                 }
             })?;
+            self.push_held(sink);
         }
         // After the pipe: whoever could not write into it counted before it was read. Also without
         // room: then the refusal tells the queue to come back.
-        self.drain_missed(sink);
+        if self.held.is_empty() {
+            self.drain_missed(sink);
+        }
         Ok(())
     }
 
