@@ -382,11 +382,18 @@ impl<E: 'static> Queue<E> {
             return true;
         }
         let wanted = self.sources.deliver(source, token);
-        // It was held back, perhaps, and no turn comes by itself to hear that it is no longer.
-        if self.sources.get(source).is_some_and(Attached::is_ready) {
+        if self.has_news(source) {
             self.waiter.waker().changed();
         }
         wanted
+    }
+
+    /// Whether a source has something, now that an event of it was delivered: it may have been held
+    /// back until then, or waited for that to go on. Asked where no turn follows by itself. (A failure
+    /// is news, and told in the turn that follows.)
+    fn has_news(&mut self, source: Token) -> bool {
+        let asked = self.sources.get_mut(source).map(Attached::ask);
+        matches!(asked, Some(Ok(None) | Err(_)))
     }
 
     /// As [`take`](Queue::take), and writes it down.
@@ -724,7 +731,7 @@ impl<E: 'static> Queue<E> {
     /// Takes an event out of the ring, or else what the sources have now, while others may sleep.
     pub(crate) fn take_here(&mut self, others_sleep: bool) -> io::Result<Option<Stamped<E>>> {
         self.set_budget(usize::MAX);
-        let event = self.next_stamped();
+        let event = self.take_among(others_sleep);
         if event.is_some() {
             return Ok(event);
         }
@@ -734,7 +741,16 @@ impl<E: 'static> Queue<E> {
             outcome = outcome.and(self.look(Some(Duration::ZERO), None).map(|_| ()));
             outcome = outcome.and(self.watch_for(others_sleep));
         }
-        outcome.map(|()| self.next_stamped())
+        outcome.map(|()| self.take_among(others_sleep))
+    }
+
+    fn take_among(&mut self, others_sleep: bool) -> Option<Stamped<E>> {
+        let event = self.next_stamped()?;
+        if others_sleep {
+            // What there is, is then told to them: see `has_more`.
+            self.has_news(event.source);
+        }
+        Some(event)
     }
 
     /// Whether an interrupt ends this wait.

@@ -128,6 +128,9 @@ pub trait Source: Send + 'static {
     /// him: the registration is gone, or what the event says is no longer true. A one-shot
     /// registration ends here, and not when its event went into the ring, so that removing it in
     /// between still takes the event back.
+    ///
+    /// [`flush`](Source::flush) is called after it and before anybody sleeps. If that will now name an
+    /// earlier time, tell the [waker](crate::Waker::changed).
     fn deliver(&mut self, token: Token) -> bool {
         let _ = token;
         true

@@ -204,6 +204,50 @@ fn look_of_a_thread_that_is_awake_takes_no_wake_up_from_those_who_sleep() {
     });
 }
 
+/// Has one event at a time: the next once the last was delivered.
+struct Chain {
+    left: u64,
+    delivered: bool,
+}
+
+impl Source for Chain {
+    type Item = u64;
+
+    fn attach(&mut self, _: &PollSet) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<Due> {
+        Ok(if self.delivered && self.left > 0 { Due::Now } else { Due::OnWake })
+    }
+
+    fn drain(&mut self, sink: &mut impl Sink<u64>) -> io::Result<()> {
+        if self.delivered && self.left > 0 && sink.push(Token::SOLE, self.left).is_ok() {
+            (self.left, self.delivered) = (self.left - 1, false);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, _: Token) -> bool {
+        self.delivered = true;
+        true
+    }
+}
+
+#[test]
+fn what_follows_from_a_delivery_wakes_the_next_thread() {
+    let (shared, _poster, _) = shared_queue();
+    thread::scope(|scope| {
+        // They take one event each, and do not come back.
+        let (said, _closing) = takers(scope, &shared, THREADS);
+        let chain = Chain { left: THREADS as u64, delivered: true };
+        shared.lock().attach(chain, |n| n).unwrap();
+        for n in (1..=THREADS as u64).rev() {
+            assert_eq!(said.recv_timeout(PATIENCE), Ok(Some(n)));
+        }
+    });
+}
+
 #[test]
 fn thread_that_dies_in_its_turn_leaves_the_others_awake() {
     let mut queue = Queue::new().unwrap();
