@@ -279,9 +279,11 @@ impl<E: 'static> Queue<E> {
     /// (descriptors, signals, children, files) happened when it told the queue, in the order of its
     /// telling. Of two events, one of which was over before the other began, the first
     /// comes out first, also when the ring is full meanwhile. Quotas do not count; an event costs
-    /// several times as much.
+    /// several times as much. While the ring is full nothing is asked for, so that
+    /// [overflow](crate::Overflow) is a matter of high-water marks.
     ///
-    /// It holds for what happens from then on.
+    /// It holds for what happens from then on, and not for the user's own [posts](Queue::post), which
+    /// are in the ring at once: in front of what is still at its source.
     pub fn set_order(&mut self, order: Order) {
         self.sources.in_what_order = order;
         self.waiter.waker().want_stamps(order == Order::Strict);
