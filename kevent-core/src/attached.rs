@@ -97,8 +97,10 @@ impl<E> Attached<E> {
         let lying = self.gate.stats.in_ring;
         let _span = trace::drain(|| self.source.name());
         to.ring.begin(token, to.seen);
-        self.pending = self.source.drain(&mut self.injected, to, &mut self.gate, quota)?;
+        let drained = self.source.drain(&mut self.injected, to, &mut self.gate, quota);
+        // A source that fails may have pushed before.
         self.account(lying);
+        self.pending = drained?;
         Ok(())
     }
 

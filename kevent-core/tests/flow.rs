@@ -3,10 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
+use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kevent_core::{Flow, Overflow, Poster, Queue, SourceId, Timers, UserEvents, Wait};
+use kevent_core::{
+    Flow, Overflow, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, Token, UserEvents, Wait,
+};
 use proptest::prelude::*;
 
 /// Longer than anything here takes on a busy machine.
@@ -222,4 +227,35 @@ fn event_that_can_not_be_merged_keeps_no_wait_for_more_from_ending() {
     assert!(begun.elapsed() < PATIENCE);
     assert_eq!(take_all(&mut queue), [0, 1]);
     assert_eq!(queue.wait(PATIENCE).unwrap(), 1);
+}
+
+/// Pushes two events, and fails. Counts those that it is told of as handed out.
+struct Failing(Arc<AtomicU64>);
+
+impl Source for Failing {
+    type Item = u64;
+
+    fn attach(&mut self, _: &PollSet) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drain(&mut self, sink: &mut impl Sink<u64>) -> io::Result<()> {
+        (1..=2).for_each(|n| sink.push(Token::SOLE, n).unwrap());
+        Err(io::Error::other("and no more"))
+    }
+
+    fn deliver(&mut self, _: Token) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
+
+#[test]
+fn source_that_fails_is_told_of_what_was_dropped_before() {
+    let (mut queue, told) = (Queue::new().unwrap(), Arc::new(AtomicU64::new(0)));
+    let failing = queue.attach(Failing(Arc::clone(&told)), |n| n).unwrap();
+    queue.set_flow(failing, Flow::new().high_water(some(1)).overflow(Overflow::Count));
+    queue.wait(None).unwrap_err();
+    let dropped = queue.source_stats(failing).unwrap().dropped;
+    assert_eq!((queue.len(), told.load(Ordering::Relaxed)), (1, dropped));
 }
