@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use crate::inbox::Inbox;
+use crate::inbox::{self, Inbox};
 use crate::queue::Stamped;
 use crate::token::Token;
 
@@ -115,7 +115,7 @@ impl<E> Directory<E> {
         let inboxes = std::mem::take(&mut entries.inboxes);
         drop(entries);
         // A waker may do anything: never with the lock held.
-        inboxes.values().filter_map(|inbox| inbox.close()).for_each(Waker::wake);
+        inbox::wake_each(inboxes.values().filter_map(|inbox| inbox.close()));
     }
 
     pub(crate) fn stats(&self) -> RouterStats {

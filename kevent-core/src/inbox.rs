@@ -1,10 +1,18 @@
 //! Where the events of one subscription lie until its task takes them.
 
 use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::queue::Stamped;
+
+/// Wakes each, whatever the others do: one that panics is a fault of its executor's, and was printed.
+pub(crate) fn wake_each(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
+}
 
 /// A bounded inbox with one reader, which is a task.
 #[derive(Debug)]

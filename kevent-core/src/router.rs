@@ -23,7 +23,7 @@ use futures_core::stream::{FusedStream, Stream};
 use crate::budget::Budget;
 use crate::directory::{Directory, RouterStats, Topic};
 use crate::drivers::Drivers;
-use crate::inbox::Inbox;
+use crate::inbox::{self, Inbox};
 use crate::queue::{Queue, SourceId, Stamped};
 use crate::stream::PollEvents;
 use crate::token::Token;
@@ -210,7 +210,7 @@ struct Wakes {
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        self.tasks.drain(..).for_each(Waker::wake);
+        inbox::wake_each(self.tasks.drain(..));
         if let Some(drivers) = &self.next_driver {
             drivers.call();
         }

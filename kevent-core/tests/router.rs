@@ -576,3 +576,34 @@ fn each_event_comes_out_once_whatever_is_dropped_by_hand() {
         rest.for_each(|event| assert!(seen.insert(format!("{event:?}"))));
     }
 }
+
+/// Of an executor that is broken.
+struct Panicking;
+
+impl Wake for Panicking {
+    fn wake(self: Arc<Self>) {
+        panic!("as it is meant to");
+    }
+}
+
+#[test]
+fn waker_that_panics_keeps_no_other_task_from_being_woken() {
+    for ends in [false, true] {
+        let Bench { mut router, routes, poster, .. } = bench();
+        let broken = Waker::from(Arc::new(Panicking));
+        let (driver, tasks) = (hand(), [hand(), hand()]);
+        let mut subscriptions = [0, 1, 2].map(|key| routes.subscribe_key(key).unwrap());
+        let [first, middle, last] = &mut subscriptions;
+        assert!(Pin::new(middle).poll_next(&mut Context::from_waker(&broken)).is_pending());
+        for (task, subscription) in tasks.iter().zip([first, last]) {
+            assert!(task.poll(subscription).is_pending());
+        }
+        if ends {
+            drop(router);
+        } else {
+            (0..=3).for_each(|n| poster.post(n).unwrap());
+            assert_eq!(driver.drive(&mut router), [Event::Post(3)], "that is nobody's");
+        }
+        assert_eq!(tasks.map(|task| task.wakes()), [1, 1]);
+    }
+}
