@@ -579,7 +579,9 @@ impl<E: 'static> Queue<E> {
         let before = clock.last_turn_nanos();
         clock.begin_turn();
         if self.measured && !self.waiter.waker().is_exported() {
-            self.handling.record_several(clock.turn_nanos() - before, MEASURED.into());
+            // By single nanoseconds the turn before may be ahead of a coarse clock: see `Clock::tick`.
+            let handled = clock.turn_nanos().saturating_sub(before);
+            self.handling.record_several(handled, MEASURED.into());
         }
     }
 
@@ -699,8 +701,9 @@ impl<E: 'static> Queue<E> {
     fn leave_for_others(&mut self) -> io::Result<()> {
         self.waiter.waker().fall_asleep();
         let due = self.collect_due();
-        // After a failure the deadlines are not known: let the queue look again.
-        let more = matches!(due, Ok(Due::Now) | Err(_));
+        // After a failure the deadlines are not known: let the queue look again. An interrupt may have
+        // come since the wait was told of those before, when nobody slept yet.
+        let more = matches!(due, Ok(Due::Now) | Err(_)) || self.interrupts.pending();
         if more || !self.ring.is_empty() {
             self.waiter.waker().ring();
         }
