@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::ring::OWN;
 use crate::token::Token;
 
 /// Watches a loop from another thread: see [`Queue::stall_monitor`](crate::Queue::stall_monitor).
@@ -61,7 +62,7 @@ pub struct Stall {
 impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stall { source_name, token, sequence, lasted, .. } = self;
-        write!(f, "event {sequence} of {source_name}, {token:?}, is in hand since {lasted:?}")
+        write!(f, "event {sequence} of {source_name}, {token:?}, has been in hand for {lasted:?}")
     }
 }
 
@@ -90,7 +91,10 @@ impl Progress {
 
     /// A source came, and has that name.
     pub(crate) fn name(&self, source: Token, name: &'static str) {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(source, name);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        // The tenant of its slot before is detached. So there are no more names than slots.
+        names.retain(|other, _| other.slot() != source.slot());
+        names.insert(source, name);
     }
 
     /// The loop has that event in hand from here on.
@@ -131,7 +135,8 @@ impl StallMonitor {
         };
         let source = Token::from_bits(source);
         let names = self.progress.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let source_name = names.get(&source).copied().unwrap_or("the program's own posts");
+        let unknown = if source == OWN { "the program's own posts" } else { "a detached source" };
+        let source_name = names.get(&source).copied().unwrap_or(unknown);
         let lasted = now.saturating_duration_since(since);
         let token = Token::from_bits(token);
         (lasted >= threshold).then_some(Stall { source_name, source, token, sequence, lasted })
@@ -141,5 +146,19 @@ impl StallMonitor {
 impl fmt::Debug for StallMonitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StallMonitor").field("in_hand", &self.in_hand).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_detached_sources_do_not_pile_up() {
+        let progress = Progress::new([(Token::new(0, 0), "stays")].into_iter());
+        (1..100).for_each(|generation| progress.name(Token::new(1, generation), "comes and goes"));
+        let names = progress.names.lock().unwrap();
+        assert_eq!(names.len(), 2);
+        assert_eq!(names.get(&Token::new(1, 99)), Some(&"comes and goes"));
     }
 }
