@@ -111,7 +111,7 @@ impl<E> Attached<E> {
             self.gate.stats.batches.record(batch as u64);
         }
         self.gate.shut_at_high_water();
-        for token in std::mem::take(&mut self.gate.dropped) {
+        for token in std::mem::take(&mut self.gate.settled) {
             self.is_wanted(token);
         }
     }

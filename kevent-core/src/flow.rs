@@ -84,7 +84,8 @@ pub enum Overflow<E> {
     Keep,
     /// It is merged into the event of the same registration that lies in the ring. If there is none,
     /// it is kept. (Of a source without registrations, such as
-    /// [`UserEvents`](crate::UserEvents), any of its events is of the same.)
+    /// [`UserEvents`](crate::UserEvents), any of its events is of the same.) The registration goes on as if
+    /// each had been handed out.
     Coalesce(Merge<E>),
     /// It is dropped, and counted: [`SourceStats::dropped`]. Its registration goes on as if it had been
     /// handed out.
@@ -143,8 +144,9 @@ pub(crate) struct Gate<E> {
     shut: bool,
     /// Under `Coalesce`: the position of the newest event of each registration.
     pub(crate) newest: HashMap<Token, u64>,
-    /// Under `Count`: registrations whose event was dropped, and which do not know it yet.
-    pub(crate) dropped: Vec<Token>,
+    /// Registrations of which an event was dropped, or merged into another, and that are still to be told
+    /// that it was delivered.
+    pub(crate) settled: Vec<Token>,
 }
 
 impl<E> Gate<E> {
@@ -154,7 +156,7 @@ impl<E> Gate<E> {
             stats: SourceStats::default(),
             shut: false,
             newest: HashMap::new(),
-            dropped: Vec::new(),
+            settled: Vec::new(),
         }
     }
 

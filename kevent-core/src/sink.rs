@@ -90,13 +90,14 @@ impl<'q, E, W> RingSink<'q, E, W> {
                 if let Some(lying) = newest.and_then(|position| self.ring.get_mut(position)) {
                     merge(lying, (self.wrap)(item));
                     self.gate.stats.coalesced += 1;
+                    self.gate.settled.push(token);
                     self.left -= 1;
                     return Ok(());
                 }
             }
             Overflow::Count => {
                 self.gate.stats.dropped += 1;
-                self.gate.dropped.push(token);
+                self.gate.settled.push(token);
                 self.left -= 1;
                 return Ok(());
             }

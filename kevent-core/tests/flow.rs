@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kevent_core::{
-    Flow, Overflow, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, Token, UserEvents, Wait,
+    Due, Flow, Overflow, PollSet, Poster, Queue, Sink, Source, SourceId, Timers, Token, UserEvents,
+    Wait,
 };
 use proptest::prelude::*;
 
@@ -169,6 +170,52 @@ fn overflow_of_other_registrations_is_kept() {
     for key in 0..3 {
         queue.wait(None).unwrap();
         assert_eq!(queue.next(), Some(key));
+    }
+}
+
+/// Has so many events, and counts those that were pushed and not delivered.
+struct Counting {
+    left: u64,
+    undelivered: u64,
+}
+
+impl Source for Counting {
+    type Item = u64;
+
+    fn attach(&mut self, _: &PollSet) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<Due> {
+        Ok(if self.left > 0 { Due::Now } else { Due::OnWake })
+    }
+
+    fn drain(&mut self, sink: &mut impl Sink<u64>) -> io::Result<()> {
+        while self.left > 0 && sink.push(Token::SOLE, 1).is_ok() {
+            (self.left, self.undelivered) = (self.left - 1, self.undelivered + 1);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, _: Token) -> bool {
+        self.undelivered -= 1;
+        true
+    }
+}
+
+#[test]
+fn each_event_that_is_merged_or_dropped_counts_as_delivered_at_its_source() {
+    let policies: [fn() -> Overflow<u64>; 2] =
+        [|| Overflow::coalesce(|sum: &mut u64, n| *sum += n), || Overflow::Count];
+    for policy in policies {
+        let mut queue = Queue::with_capacity(some(2)).unwrap();
+        let source = Counting { left: 9, undelivered: 0 };
+        let counting = queue.attach(source, |n| n).unwrap();
+        queue.set_flow(counting, Flow::new().quota(some(100)).overflow(policy()));
+        queue.wait(None).unwrap();
+        assert_eq!(queue[counting].undelivered, 2, "two lie in the ring");
+        take_all(&mut queue);
+        assert_eq!(queue[counting].undelivered, 0);
     }
 }
 
