@@ -70,39 +70,32 @@ fn takers<'s>(
 fn each_event_comes_out_at_exactly_one_thread() {
     const EACH: u64 = 20_000;
     let (shared, poster, timers) = shared_queue();
+    let all = 2 * EACH + 200;
+    let (say, said) = mpsc::channel();
     let taken = thread::scope(|scope| {
-        let takers: Vec<_> = (0..THREADS)
-            .map(|_| {
-                let mut shared = shared.clone();
-                scope.spawn(move || {
-                    let mut taken = Vec::new();
-                    while let Some(n) = shared.next(None).unwrap() {
-                        taken.push(n);
-                    }
-                    taken
-                })
-            })
-            .collect();
-        let posters: Vec<_> = (0..2)
-            .map(|p| {
-                let poster = poster.clone();
-                scope.spawn(move || (0..EACH).for_each(|n| poster.post(p * EACH + n).unwrap()))
-            })
-            .collect();
+        let _closing = Closing(shared.clone());
+        for _ in 0..THREADS {
+            let (mut shared, say) = (shared.clone(), say.clone());
+            scope.spawn(move || {
+                while let Some(n) = shared.next(None).unwrap() {
+                    say.send(n).unwrap();
+                }
+            });
+        }
+        for p in 0..2 {
+            let poster = poster.clone();
+            scope.spawn(move || (0..EACH).for_each(|n| poster.post(p * EACH + n).unwrap()));
+        }
         for n in 0..200 {
             shared.lock()[timers].after(Duration::from_micros(n * 50), 2 * EACH + n);
         }
-        posters.into_iter().for_each(|poster| poster.join().unwrap());
-        let deadline = Instant::now() + PATIENCE;
-        while shared.lock().stats().delivered < 2 * EACH + 200 {
-            assert!(Instant::now() < deadline, "{:?}", shared.lock().stats());
-            thread::sleep(Duration::from_micros(100));
-        }
-        shared.close();
-        takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect::<Vec<_>>()
+        (0..all).map(|_| said.recv_timeout(PATIENCE).unwrap()).collect::<Vec<_>>()
     });
+    // Whatever came beyond those.
+    drop(say);
+    let taken: Vec<u64> = taken.into_iter().chain(said).collect();
     let different: HashSet<_> = taken.iter().collect();
-    assert_eq!((taken.len() as u64, different.len() as u64), (2 * EACH + 200, 2 * EACH + 200));
+    assert_eq!((taken.len() as u64, different.len() as u64), (all, all));
 }
 
 #[test]

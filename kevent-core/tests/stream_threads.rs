@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kevent_core::{EventStream, PollEvents, Poster, Queue, UserEvents, block_on};
+use kevent_core::{EventStream, PollEvents, Poster, Queue, Timers, UserEvents, block_on};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,6 +68,11 @@ fn sleeps(helper: &Path) -> u64 {
     }
 }
 
+/// Lets time pass: that nothing happens can only be seen by waiting for it.
+fn let_pass(time: Duration) {
+    thread::sleep(time);
+}
+
 fn poll(events: &mut EventStream<u64>) -> Option<u64> {
     match events.poll_stamped(&mut Context::from_waker(Waker::noop())) {
         std::task::Poll::Ready(event) => Some(event.unwrap().event),
@@ -101,10 +106,7 @@ fn thread_of_an_idle_stream_sleeps_also_when_events_lie_there() {
     let before = sleeps(&helper);
     // The task is woken for the first, and does not come.
     (0..10).for_each(|n| poster.post(n).unwrap());
-    let deadline = Instant::now() + Duration::from_millis(100);
-    while Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(10));
-    }
+    let_pass(Duration::from_millis(100));
     let woken = sleeps(&helper) - before;
     assert!(woken <= 3, "the thread woke {woken} times for one event that the task leaves there");
 }
@@ -112,17 +114,15 @@ fn thread_of_an_idle_stream_sleeps_also_when_events_lie_there() {
 #[test]
 fn block_on_needs_no_thread() {
     let _alone = alone();
-    let (queue, poster) = bench();
-    let posting = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(5));
-        poster.post(1).unwrap();
-    });
+    let mut queue = Queue::new().unwrap();
+    let timers = queue.attach(Timers::new(), |timer| timer.key).unwrap();
+    // Not there at the first look, so it has to be waited for.
+    queue[timers].after(Duration::from_millis(5), 1);
     let threads = block_on(queue, |mut events| async move {
         assert_eq!(events.next().await.unwrap(), 1);
         helpers().len()
     });
     assert_eq!(threads.unwrap(), 0);
-    posting.join().unwrap();
 }
 
 fn open_descriptors() -> usize {
