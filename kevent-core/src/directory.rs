@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use crate::inbox::{self, Inbox};
-use crate::queue::Stamped;
+use crate::stamped::Stamped;
 use crate::token::Token;
 
 /// What may be subscribed to. An event goes to the first of those that it fits.

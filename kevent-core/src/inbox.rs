@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::queue::Stamped;
+use crate::stamped::Stamped;
 
 /// Wakes each, whatever the others do: one that panics is a fault of its executor's, and was printed.
 pub(crate) fn wake_each(wakers: impl IntoIterator<Item = Waker>) {

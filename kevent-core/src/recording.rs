@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Clock;
-use crate::queue::Stamped;
 use crate::record::Record;
+use crate::stamped::Stamped;
 
 const MAGIC: [u8; 8] = *b"KEVENTRC";
 const VERSION: u64 = 1;

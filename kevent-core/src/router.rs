@@ -24,7 +24,9 @@ use crate::budget::Budget;
 use crate::directory::{Directory, RouterStats, Topic};
 use crate::drivers::Drivers;
 use crate::inbox::{self, Inbox};
-use crate::queue::{Queue, SourceId, Stamped};
+use crate::queue::Queue;
+use crate::source_id::SourceId;
+use crate::stamped::Stamped;
 use crate::stream::PollEvents;
 use crate::token::Token;
 
@@ -121,7 +123,7 @@ impl<Q: PollEvents> Router<Q> {
     pub fn new(events: Q) -> Router<Q> {
         let drivers = Arc::new(Drivers::default());
         let id = drivers.join();
-        let queue = events.number();
+        let queue = events.harvest.number;
         let core = Mutex::new(Core { events, key_of: None });
         let directory = Arc::new(Directory::new(DEFAULT_CAPACITY));
         Router { hub: Arc::new(Hub { core, queue, directory, drivers }), id }

@@ -26,7 +26,8 @@ use std::os::fd::AsFd;
 use std::sync::PoisonError;
 use std::thread;
 
-use crate::queue::{Queue, Stamped};
+use crate::queue::Queue;
+use crate::stamped::Stamped;
 use crate::sync::{Arc, Gong, Mutex, MutexGuard};
 use crate::wait::Wait;
 use crate::waiter::Sleeper;
@@ -97,9 +98,9 @@ impl<E: 'static> SharedQueue<E> {
     /// When the process may open no more descriptors: sharing takes one. And those of a source.
     pub fn new(mut queue: Queue<E>) -> io::Result<SharedQueue<E>> {
         let gong = Gong::new()?;
-        queue.add_gong(gong.as_fd())?;
-        queue.share()?;
-        let sleeper = queue.sleeper();
+        queue.harvest.add_gong(gong.as_fd())?;
+        queue.harvest.share()?;
+        let sleeper = queue.harvest.sleeper();
         let shared = Shared { queue, sleepers: 0, called: 0, calls: 0, gong, closed: false };
         Ok(SharedQueue { shared: Arc::new(Mutex::new(shared)), sleeper })
     }
@@ -135,7 +136,7 @@ impl<E: 'static> SharedQueue<E> {
             if let Some(event) = turn.take_here()? {
                 return Ok(Some(event));
             }
-            let called = turn.calls != calls || turn.queue.is_interrupted();
+            let called = turn.calls != calls || turn.queue.harvest.is_interrupted();
             if called || looked && (turn.closed || wait.is_over(turn.queue.clock())) {
                 return Ok(None);
             }
@@ -143,7 +144,7 @@ impl<E: 'static> SharedQueue<E> {
                 // Not without a look at what the kernel has.
                 wait = Wait::poll();
             }
-            let timeout = turn.queue.send_to_sleep(&mut wait)?;
+            let timeout = turn.queue.harvest.send_to_sleep(&mut wait)?;
             turn.sleepers += 1;
             drop(turn);
             let slept = self.sleeper.sleep(timeout, wait.mask());
@@ -151,7 +152,7 @@ impl<E: 'static> SharedQueue<E> {
             turn.come_back(calls);
             let Shared { queue, sleepers, .. } = &mut *turn;
             // Also after a failure: the doorbell is to be armed for the others.
-            let came = queue.come_back(&self.sleeper, *sleepers > 0);
+            let came = queue.harvest.come_back(&self.sleeper, *sleepers > 0);
             looked = true;
             if slept? && wait.mask().is_some() {
                 return came.and_then(|()| turn.take_here());
@@ -236,8 +237,8 @@ impl<'q, E> Turn<'q, E> {
 
 impl<E> Drop for Turn<'_, E> {
     fn drop(&mut self) {
-        if self.sleepers > 0 && (self.queue.has_more() || thread::panicking()) {
-            self.queue.ring();
+        if self.sleepers > 0 && (self.queue.harvest.has_more() || thread::panicking()) {
+            self.queue.harvest.ring();
         }
     }
 }

@@ -13,7 +13,8 @@ use std::thread::{self, JoinHandle};
 use futures_core::stream::{FusedStream, Stream};
 
 use crate::budget::Budget;
-use crate::queue::{Queue, Stamped};
+use crate::queue::Queue;
+use crate::stamped::Stamped;
 use crate::wait::Wait;
 use crate::watch::{Watch, Watching};
 

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use polling::{Events, PollMode, Poller};
 
-use crate::queue::{Queue, SourceId};
+use crate::queue::Queue;
 use crate::source::Source;
+use crate::source_id::SourceId;
 use crate::sources::counter::Counters;
 use crate::sources::user::UserEvents;
 use crate::sys::epoll;

@@ -19,7 +19,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop::poll_proceed;
 
-use crate::queue::{Queue, Stamped};
+use crate::queue::Queue;
+use crate::stamped::Stamped;
 use crate::stream::PollEvents;
 use crate::wait::Wait;
 

@@ -10,10 +10,11 @@ use std::ops::{Index, IndexMut};
 use std::os::fd::AsFd;
 
 use crate::poll::{Interest, PollKey, PollSet, Trigger};
-use crate::queue::{Queue, SourceId};
+use crate::queue::Queue;
 use crate::ring::Taken;
 use crate::sink::{Full, Sink};
 use crate::source::{Due, Source};
+use crate::source_id::SourceId;
 use crate::table::Table;
 use crate::token::Token;
 use crate::wait::Wait;

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::attached::UNREGISTERED;
 use crate::clock::Clock;
 use crate::dice::Dice;
-use crate::queue::{DEFAULT_CAPACITY, Queue, SourceId};
+use crate::queue::{DEFAULT_CAPACITY, Queue};
 use crate::script::{Injection, Script};
 use crate::source::Source;
+use crate::source_id::SourceId;
 use crate::token::Token;
 
 /// What the wall clock of a simulation shows in the beginning, in seconds since 1970: some moment of
