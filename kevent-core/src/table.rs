@@ -87,17 +87,6 @@ impl<T> Table<T> {
         (*generation as u16 == key.generation).then(|| Token::new(key.slot, *generation))
     }
 
-    /// Whatever stands in `slot`, with its token.
-    pub(crate) fn in_slot(&self, slot: u32) -> Option<(Token, &T)> {
-        let (generation, entry) = self.slots.get(slot as usize)?;
-        Some((Token::new(slot, *generation), entry))
-    }
-
-    /// Whatever stands in `slot`, to change it.
-    pub(crate) fn in_slot_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.slots.get_mut(slot as usize).map(|(_, entry)| entry)
-    }
-
     /// Removes the entry of `token`, if it stands.
     pub fn remove(&mut self, token: Token) -> Option<T> {
         self.get(token)?;

@@ -1,21 +1,27 @@
-//! Timers by deadline: a hierarchical timing wheel with a heap for the present.
+//! Timers by deadline: a hierarchical timing wheel, sorted for the present.
 //!
 //! Time is a number of nanoseconds that only grows. Eight levels of 128 slots; a slot of level 0
 //! spans 2¹⁶ ns (65 us), one of the next level 64 times that, and the last level reaches to the end
-//! of 64 bits. A timer stands in the lowest level that reaches its deadline, in a list through the
-//! slab, so arming and cancelling touch a few words wherever the deadline lies.
+//! of 64 bits. An armed timer has an entry in the lowest level that reaches its deadline. Entries lie
+//! side by side in their slot and hold all that is asked on the way, so that a timer itself, which lies
+//! anywhere in memory, is touched when it is armed and when it comes out, and not in between.
+//!
+//! For the same reason cancelling leaves the entry behind. It is dropped when it comes up, or by a
+//! sweep that goes round the slots, a few entries for each timer that is cancelled, as long as one
+//! entry in three is of a cancelled one.
 //!
 //! A slot says only roughly when its timers are due. A slot of level 0 whose time has come is
-//! therefore opened: its timers go into a heap, by deadline and then by the order of arming:
-//! what comes out is exact to the nanosecond and in order. Slots are opened one after the other, as
-//! their timers are taken, so the heap holds 65 us of timers also when a program comes late.
+//! therefore opened: its timers are sorted, by deadline and then by the order of arming, and those that
+//! are armed from then on go into a heap: what comes out is exact to the nanosecond and in order.
+//! Slots are opened one after the other, as their timers are taken, so 65 us of timers are sorted at
+//! a time also when a program comes late.
 //!
 //! Opening a far slot moves all of its timers down. With a million timers that would be a stall of
 //! milliseconds, so it is done ahead, a few timers at a time: a level has twice as many slots as one
 //! slot of the level above spans, so the slot *next* to the current one can be moved down at leisure
 //! while time passes through the current one. A timer moves at most once through each level.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::table::Table;
@@ -32,23 +38,33 @@ const GRAIN_BITS: u32 = 16;
 /// A slot spans 2⁶ slots of the level below: half of [`SLOTS`].
 const SPAN_BITS: u32 = 6;
 
+/// For how many slots memory is kept: as many as one slot moves down to.
+const SPARE: usize = 1 << SPAN_BITS;
+
 /// How many timers are looked at, or moved ahead of time, in one go.
 const STEP: usize = 64;
 
-/// How many are moved ahead of time for each timer that comes out.
+/// How many are moved ahead of time for each whose slot is opened, and how many are looked at for each
+/// that is cancelled: enough for the cancelled ones to become fewer while a third of all are.
 const STEP_PER_TIMER: usize = 4;
-
-/// The end of a list.
-const NIL: u32 = u32::MAX;
 
 /// Timers with a `T` each.
 pub(crate) struct Wheel<T> {
     timers: Table<Timer<T>>,
-    levels: [Level; LEVELS],
-    /// The armed timers whose slot of level 0 is opened. Cancelled ones stay in it until
-    /// they come up or are the majority.
-    near: BinaryHeap<Reverse<Near>>,
+    levels: Box<[Level]>,
+    /// Those whose slot of level 0 is opened: the last comes out first.
+    near: Vec<Entry>,
+    /// Those that were armed when their slot was opened already.
+    late: BinaryHeap<Entry>,
+    /// Memory for slots that get their first entry.
+    spare: Vec<Vec<Entry>>,
+    /// How many entries are in the slots.
+    listed: usize,
+    /// How many of these are of cancelled timers, and how many of those in `near` and `late`.
+    cancelled: usize,
     cancelled_near: usize,
+    /// Where the sweep goes on: a slot, counted through all levels, and an entry in it.
+    sweep: (usize, usize),
     /// What time it is.
     now: u64,
     /// How far the slots are opened, not beyond `now`. In every level, the slot in which this lies
@@ -62,55 +78,44 @@ pub(crate) struct Wheel<T> {
 }
 
 struct Timer<T> {
+    /// The last it had, if it is not armed.
     deadline: u64,
-    /// The number of this arming: orders equal deadlines, and tells a timer from a cancelled one.
-    arming: u64,
-    place: Place,
-    previous: u32,
-    next: u32,
+    is_armed: bool,
     value: T,
 }
 
-/// Where a timer stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Not armed.
-    Out,
-    Near,
-    Slot {
-        level: u8,
-        slot: u8,
-    },
-}
-
-/// The order of the fields is the order in which timers come out.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Near {
+/// A timer that was armed, and maybe removed since: then its token finds nothing.
+#[derive(PartialEq, Eq)]
+struct Entry {
     deadline: u64,
+    /// The number of this arming: orders equal deadlines.
     arming: u64,
     token: Token,
 }
 
-struct Level {
-    /// Which slots hold timers.
-    occupied: u128,
-    slots: [Slot; SLOTS as usize],
-}
-
-/// A list of timers.
-#[derive(Clone, Copy)]
-struct Slot {
-    first: u32,
-    count: u32,
-}
-
-impl Slot {
-    const EMPTY: Slot = Slot { first: NIL, count: 0 };
-
-    /// Too many to be looked through, or moved, in one go.
-    fn is_crowded(self) -> bool {
-        self.count as usize > STEP
+impl Entry {
+    fn is_live<T>(&self, timers: &Table<Timer<T>>) -> bool {
+        timers.get(self.token).is_some()
     }
+}
+
+/// The greatest is the one that comes out first.
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        (other.deadline, other.arming).cmp(&(self.deadline, self.arming))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+struct Level {
+    /// Which slots have entries.
+    occupied: u128,
+    slots: [Vec<Entry>; SLOTS as usize],
 }
 
 impl Level {
@@ -119,6 +124,17 @@ impl Level {
         let turned = self.occupied.rotate_right((position % SLOTS) as u32);
         (turned != 0).then(|| turned.trailing_zeros().into())
     }
+
+    /// Takes all entries out of a slot, with their memory: the next to be as full may be any other.
+    fn take_all(&mut self, slot: usize) -> Vec<Entry> {
+        self.occupied &= !(1 << slot);
+        std::mem::take(&mut self.slots[slot])
+    }
+}
+
+/// Too many to be looked through, or moved, in one go.
+fn is_crowded(slot: &[Entry]) -> bool {
+    slot.len() > STEP
 }
 
 /// The number of the slot of `level` in which `time` lies, counted from time zero.
@@ -131,27 +147,26 @@ fn begin(position: u64, level: usize) -> u64 {
     position << (GRAIN_BITS + SPAN_BITS * level as u32)
 }
 
-/// Where a timer belongs when slots are opened up to `opened`: the lowest level that reaches it.
-fn place_for(deadline: u64, opened: u64) -> Place {
-    if position(deadline, 0) <= position(opened, 0) {
-        return Place::Near;
-    }
+/// The lowest level that reaches a deadline when slots are opened up to `opened`.
+fn level_for(deadline: u64, opened: u64) -> usize {
     let reaches = |level| position(deadline, level) - position(opened, level) < SLOTS;
     // The last level reaches everything: it has 64 positions in all.
-    let level = (0..LEVELS - 1).find(|level| reaches(*level)).unwrap_or(LEVELS - 1);
-    Place::Slot { level: level as u8, slot: (position(deadline, level) % SLOTS) as u8 }
+    (0..LEVELS - 1).find(|level| reaches(*level)).unwrap_or(LEVELS - 1)
 }
 
 impl<T: Copy> Wheel<T> {
     pub(crate) fn new() -> Wheel<T> {
+        let level = |_| Level { occupied: 0, slots: [const { Vec::new() }; SLOTS as usize] };
         Wheel {
             timers: Table::new(),
-            levels: std::array::from_fn(|_| Level {
-                occupied: 0,
-                slots: [Slot::EMPTY; SLOTS as usize],
-            }),
-            near: BinaryHeap::new(),
+            levels: (0..LEVELS).map(level).collect(),
+            near: Vec::new(),
+            late: BinaryHeap::new(),
+            spare: Vec::new(),
+            listed: 0,
+            cancelled: 0,
             cancelled_near: 0,
+            sweep: (0, 0),
             now: 0,
             opened: 0,
             bound: u64::MAX,
@@ -172,15 +187,15 @@ impl<T: Copy> Wheel<T> {
 
     /// Takes in a timer that is not armed yet.
     pub(crate) fn insert(&mut self, value: T) -> Token {
-        let (deadline, arming) = (0, 0);
-        self.timers.insert(Timer {
-            deadline,
-            arming,
-            place: Place::Out,
-            previous: NIL,
-            next: NIL,
-            value,
-        })
+        self.timers.insert(Timer { deadline: 0, is_armed: false, value })
+    }
+
+    /// Takes in a timer and arms it. As [`insert`](Wheel::insert) and [`arm`](Wheel::arm), but looks for
+    /// nothing that it has just written, and so need not wait for memory.
+    #[inline]
+    pub(crate) fn insert_armed(&mut self, value: T, deadline: u64) -> (Token, bool) {
+        let token = self.timers.insert(Timer { deadline, is_armed: true, value });
+        (token, self.list(token, deadline))
     }
 
     /// Every timer.
@@ -190,7 +205,7 @@ impl<T: Copy> Wheel<T> {
 
     /// The timers that are not armed, each with the deadline that it had last.
     pub(crate) fn unarmed(&self) -> impl Iterator<Item = (Token, u64, &T)> {
-        let unarmed = self.timers.iter().filter(|(_, timer)| timer.place == Place::Out);
+        let unarmed = self.timers.iter().filter(|(_, timer)| !timer.is_armed);
         unarmed.map(|(token, timer)| (token, timer.deadline, &timer.value))
     }
 
@@ -201,39 +216,42 @@ impl<T: Copy> Wheel<T> {
     /// Arms a timer that is not armed. Says whether [`next`](Wheel::next) may be earlier for it.
     pub(crate) fn arm(&mut self, token: Token, deadline: u64) -> bool {
         let Some(timer) = self.timers.get_mut(token) else { return false };
-        debug_assert!(timer.place == Place::Out, "armed twice");
-        timer.deadline = deadline;
-        timer.arming = self.armings;
-        self.armings += 1;
+        debug_assert!(!timer.is_armed, "armed twice");
+        (timer.deadline, timer.is_armed) = (deadline, true);
+        self.list(token, deadline)
+    }
+
+    /// Makes the entry of a timer that was armed. Says whether [`next`](Wheel::next) may be earlier.
+    fn list(&mut self, token: Token, deadline: u64) -> bool {
         if self.armed == 0 {
             self.bound = u64::MAX;
         }
+        let entry = Entry { deadline, arming: self.armings, token };
+        self.armings += 1;
         self.armed += 1;
         let before = self.bound;
         self.bound = self.bound.min(deadline);
-        self.put(token);
+        if self.is_near(deadline) {
+            self.late.push(entry);
+        } else {
+            self.listed += 1;
+            self.put(entry);
+        }
         self.bound < before
     }
 
     /// Removes a timer, wherever it stands.
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
-        match self.timers.get(token)?.place {
-            Place::Out => {}
-            Place::Near => {
-                self.armed -= 1;
-                self.cancelled_near += 1;
-            }
-            Place::Slot { level, slot } => {
-                self.armed -= 1;
-                self.unlink(token, level.into(), slot.into());
-            }
-        }
         let timer = self.timers.remove(token)?;
-        // Each sweep is paid for by the cancellations since the last.
-        if self.cancelled_near > STEP + self.near.len() / 2 {
-            let timers = &self.timers;
-            self.near.retain(|Reverse(near)| near.is_live(timers));
-            self.cancelled_near = 0;
+        if timer.is_armed {
+            self.armed -= 1;
+            if self.is_near(timer.deadline) {
+                self.cancelled_near += 1;
+                self.sweep_near();
+            } else {
+                self.cancelled += 1;
+                self.sweep();
+            }
         }
         Some(timer.value)
     }
@@ -248,10 +266,8 @@ impl<T: Copy> Wheel<T> {
     /// The first of the timers that are due.
     pub(crate) fn due(&mut self) -> Option<(Token, u64, T)> {
         loop {
-            self.forget_cancelled();
-            if let Some(Reverse(Near { deadline, token, .. })) = self.near.peek() {
-                let timer = self.timers.get(*token)?;
-                return (*deadline <= self.now).then_some((*token, *deadline, timer.value));
+            if let Some(first) = self.first_near() {
+                return (first.1 <= self.now).then_some(first);
             }
             if self.opened == self.now {
                 return None;
@@ -262,12 +278,11 @@ impl<T: Copy> Wheel<T> {
 
     /// Disarms the timer that [`due`](Wheel::due) named. It still stands.
     pub(crate) fn take_due(&mut self) {
-        let Some(Reverse(near)) = self.near.pop() else { return };
-        if let Some(timer) = self.timers.get_mut(near.token) {
-            timer.place = Place::Out;
+        let Some(entry) = self.pop_near() else { return };
+        if let Some(timer) = self.timers.get_mut(entry.token) {
+            timer.is_armed = false;
             self.armed -= 1;
         }
-        self.move_ahead(STEP_PER_TIMER);
     }
 
     /// When to look again if nothing is [`due`](Wheel::due), `None` for never: at the first deadline,
@@ -276,10 +291,9 @@ impl<T: Copy> Wheel<T> {
         if self.armed == 0 {
             return None;
         }
-        self.forget_cancelled();
-        if let Some(Reverse(near)) = self.near.peek() {
-            // What is in the heap comes before all that is in slots.
-            self.bound = near.deadline;
+        if let Some((_, deadline, _)) = self.first_near() {
+            // What is near comes before all that is in slots.
+            self.bound = deadline;
         } else if self.bound <= self.now {
             self.bound = (0..LEVELS).fold(u64::MAX, |soonest, level| self.soonest(level, soonest));
         }
@@ -292,16 +306,12 @@ impl<T: Copy> Wheel<T> {
         let here = position(self.opened, level);
         let Some(distance) = self.levels[level].distance_from(here) else { return before };
         let there = here + distance;
-        let slot = self.levels[level].slots[(there % SLOTS) as usize];
-        if slot.is_crowded() {
+        let slot = &self.levels[level].slots[(there % SLOTS) as usize];
+        if is_crowded(slot) {
             return before.min(self.time_to_open(level, there));
         }
-        let (mut soonest, mut next) = (before, slot.first);
-        while let Some((_, timer)) = self.timers.in_slot(next) {
-            soonest = soonest.min(timer.deadline);
-            next = timer.next;
-        }
-        soonest
+        // The deadline of a cancelled one is not before the slot's time, which is good enough.
+        slot.iter().fold(before, |soonest, entry| soonest.min(entry.deadline))
     }
 
     /// When to begin with moving down the crowded slot number `there` of `level`: as soon as it is
@@ -330,6 +340,8 @@ impl<T: Copy> Wheel<T> {
             }
             self.open_slots(level, from, to);
         }
+        self.near.sort_unstable();
+        self.move_ahead(STEP_PER_TIMER * self.near.len());
     }
 
     /// Empties the slots of `level` after number `from`, up to and with number `to`.
@@ -338,97 +350,137 @@ impl<T: Copy> Wheel<T> {
             if distance > to - from {
                 break;
             }
-            let slot = ((from + distance) % SLOTS) as usize;
-            while let Some(token) = self.unlink_first(level, slot) {
-                self.put(token);
+            let mut entries = self.levels[level].take_all(((from + distance) % SLOTS) as usize);
+            // All of them now, so that the memory of many timers is fetched at a time; it is there when
+            // they come out.
+            let before = entries.len();
+            entries.retain(|entry| entry.is_live(&self.timers));
+            self.cancelled -= before - entries.len();
+            self.listed -= before;
+            if level == 0 && self.near.is_empty() {
+                // All of them are near, and none is in their way.
+                std::mem::swap(&mut self.near, &mut entries);
             }
+            for entry in entries.drain(..) {
+                if self.is_near(entry.deadline) {
+                    self.near.push(entry);
+                } else {
+                    self.listed += 1;
+                    self.put(entry);
+                }
+            }
+            self.keep_memory(entries);
         }
     }
 
     /// Moves up to `count` timers down from the slots that come next, the soonest first.
     fn move_ahead(&mut self, mut count: usize) {
-        for level in 1..LEVELS {
-            let slot = ((position(self.opened, level) + 1) % SLOTS) as usize;
-            while self.levels[level].occupied >> slot & 1 == 1 {
-                if count == 0 {
-                    return;
-                }
-                count -= 1;
-                if let Some(token) = self.unlink_first(level, slot) {
-                    self.put(token);
-                }
+        for number in 1..LEVELS {
+            let slot = ((position(self.opened, number) + 1) % SLOTS) as usize;
+            let mut entries = self.levels[number].take_all(slot);
+            let left = entries.len().saturating_sub(count);
+            count -= entries.len() - left;
+            // They go to lower levels: those reach all of this slot.
+            entries.drain(left..).for_each(|entry| self.put(entry));
+            if left == 0 {
+                self.keep_memory(entries);
+            } else {
+                let level = &mut self.levels[number];
+                (level.slots[slot], level.occupied) = (entries, level.occupied | 1 << slot);
+                return;
             }
         }
     }
 
-    /// Puts an armed timer where it belongs by now.
-    fn put(&mut self, token: Token) {
-        let Some(timer) = self.timers.get_mut(token) else { return };
-        timer.place = place_for(timer.deadline, self.opened);
-        match timer.place {
-            Place::Slot { level, slot } => self.link(token, level.into(), slot.into()),
-            _ => {
-                let (deadline, arming) = (timer.deadline, timer.arming);
-                self.near.push(Reverse(Near { deadline, arming, token }));
-            }
+    /// Keeps the memory of an emptied slot for one that gets its first timer, if it is of a usual size.
+    fn keep_memory(&mut self, slot: Vec<Entry>) {
+        if slot.capacity() <= 2 * STEP && self.spare.len() < SPARE {
+            self.spare.push(slot);
         }
     }
 
-    fn link(&mut self, token: Token, level: usize, index: usize) {
-        let slot = &mut self.levels[level].slots[index];
-        let next = std::mem::replace(&mut slot.first, token.slot());
-        slot.count += 1;
-        let crowded = slot.is_crowded();
-        self.levels[level].occupied |= 1 << index;
-        let Some(timer) = self.timers.get_mut(token) else { return };
-        (timer.previous, timer.next) = (NIL, next);
+    /// Whether the slot for `deadline` is opened, so that it is not in a slot.
+    fn is_near(&self, deadline: u64) -> bool {
+        position(deadline, 0) <= position(self.opened, 0)
+    }
+
+    /// Puts an entry that is not near into the slot where it belongs by now.
+    #[inline]
+    fn put(&mut self, entry: Entry) {
+        let level = level_for(entry.deadline, self.opened);
+        let there = position(entry.deadline, level);
+        let slot = &mut self.levels[level].slots[(there % SLOTS) as usize];
+        if slot.capacity() == 0 {
+            *slot = self.spare.pop().unwrap_or_default();
+        }
+        slot.push(entry);
+        let crowded = is_crowded(slot);
+        self.levels[level].occupied |= 1 << (there % SLOTS);
         if crowded {
-            let there = position(timer.deadline, level);
             self.bound = self.bound.min(self.time_to_open(level, there));
         }
-        if let Some(timer) = self.timers.in_slot_mut(next) {
-            timer.previous = token.slot();
+    }
+
+    /// The first of those near; drops what was cancelled before it.
+    fn first_near(&mut self) -> Option<(Token, u64, T)> {
+        loop {
+            let Entry { deadline, token, .. } = *self.peek_near()?;
+            if let Some(timer) = self.timers.get(token) {
+                return Some((token, deadline, timer.value));
+            }
+            self.pop_near();
+            self.cancelled_near -= 1;
         }
     }
 
-    fn unlink_first(&mut self, level: usize, index: usize) -> Option<Token> {
-        let (token, _) = self.timers.in_slot(self.levels[level].slots[index].first)?;
-        self.unlink(token, level, index);
-        Some(token)
+    fn peek_near(&self) -> Option<&Entry> {
+        if self.is_late_first() { self.late.peek() } else { self.near.last() }
     }
 
-    fn unlink(&mut self, token: Token, level: usize, index: usize) {
-        let Some(timer) = self.timers.get(token) else { return };
-        let (previous, next) = (timer.previous, timer.next);
-        let slot = &mut self.levels[level].slots[index];
-        slot.count -= 1;
-        if slot.count == 0 {
-            self.levels[level].occupied &= !(1 << index);
-        }
-        match self.timers.in_slot_mut(previous) {
-            Some(timer) => timer.next = next,
-            None => self.levels[level].slots[index].first = next,
-        }
-        if let Some(timer) = self.timers.in_slot_mut(next) {
-            timer.previous = previous;
+    fn pop_near(&mut self) -> Option<Entry> {
+        if self.is_late_first() { self.late.pop() } else { self.near.pop() }
+    }
+
+    /// Whether the next to come out was armed late. Few are.
+    fn is_late_first(&self) -> bool {
+        !self.late.is_empty() && self.late.peek() > self.near.last()
+    }
+
+    /// Drops the cancelled ones of those near when they are the majority. Each such sweep is paid for by
+    /// the cancellations since the last.
+    fn sweep_near(&mut self) {
+        if self.cancelled_near > STEP + (self.near.len() + self.late.len()) / 2 {
+            let timers = &self.timers;
+            self.near.retain(|entry| entry.is_live(timers));
+            self.late.retain(|entry| entry.is_live(timers));
+            self.cancelled_near = 0;
         }
     }
 
-    /// Drops what was cancelled from the top of the heap.
-    fn forget_cancelled(&mut self) {
-        while let Some(Reverse(near)) = self.near.peek() {
-            if near.is_live(&self.timers) {
+    /// Goes on through the slots, and drops the cancelled ones it finds, while there are many.
+    fn sweep(&mut self) {
+        for _ in 0..STEP_PER_TIMER {
+            if self.cancelled <= STEP + self.listed / 3 {
                 break;
             }
-            self.near.pop();
-            self.cancelled_near = self.cancelled_near.saturating_sub(1);
+            let (slot, index) = self.sweep;
+            let (level, slot) = (&mut self.levels[slot / SLOTS as usize], slot % SLOTS as usize);
+            match level.slots[slot].get(index) {
+                Some(entry) if entry.is_live(&self.timers) => self.sweep.1 += 1,
+                Some(_) => {
+                    let entries = &mut level.slots[slot];
+                    entries.swap_remove(index);
+                    if entries.is_empty() {
+                        level.take_all(slot);
+                    } else if entries.len() < entries.capacity() / 4 {
+                        entries.shrink_to(2 * entries.len());
+                    }
+                    self.listed -= 1;
+                    self.cancelled -= 1;
+                }
+                None => self.sweep = ((self.sweep.0 + 1) % (LEVELS * SLOTS as usize), 0),
+            }
         }
-    }
-}
-
-impl Near {
-    fn is_live<T>(&self, timers: &Table<Timer<T>>) -> bool {
-        timers.get(self.token).is_some_and(|timer| timer.arming == self.arming)
     }
 }
 
@@ -524,6 +576,11 @@ mod tests {
         fn check(&mut self) {
             assert_eq!(self.wheel.armed, self.model.len());
             assert_eq!(self.wheel.len(), self.model.len());
+            let slots = self.wheel.levels.iter().flat_map(|level| &level.slots);
+            let near = self.wheel.near.len() + self.wheel.late.len();
+            assert_eq!(self.wheel.listed, slots.map(Vec::len).sum());
+            let cancelled = self.wheel.cancelled + self.wheel.cancelled_near;
+            assert_eq!(self.wheel.listed + near - cancelled, self.wheel.armed);
             let due = self.wheel.due().is_some();
             let next = self.wheel.next();
             match self.model.first_key_value() {
@@ -603,7 +660,7 @@ mod tests {
         assert!(looks < 2 * 50_000 / STEP, "{looks} looks for nothing");
         for level in 1..LEVELS {
             let next = (position(wheel.opened, level) + 1) % SLOTS;
-            assert!(!wheel.levels[level].slots[next as usize].is_crowded(), "level {level}");
+            assert!(!is_crowded(&wheel.levels[level].slots[next as usize]), "level {level}");
         }
     }
 
@@ -615,7 +672,26 @@ mod tests {
             wheel.arm(token, 1);
             wheel.remove(token);
         }
-        assert!(wheel.near.len() < 1000, "{} cancelled timers are kept", wheel.near.len());
+        let kept = wheel.near.len() + wheel.late.len();
+        assert!(kept < 1000, "{kept} cancelled timers are kept");
         assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn cancelled_timers_in_slots_do_not_pile_up() {
+        let mut wheel = Wheel::new();
+        let arm = |wheel: &mut Wheel<()>, n: u64| {
+            wheel.insert_armed((), (1 << 40) + n * 1_000_003 % (1 << 36)).0
+        };
+        let mut standing: Vec<_> = (0..1000).map(|n| arm(&mut wheel, n)).collect();
+        for n in 0..100_000 {
+            let place = n as usize % standing.len();
+            let cancelled = std::mem::replace(&mut standing[place], arm(&mut wheel, n));
+            wheel.remove(cancelled);
+            assert!(wheel.listed < 3000, "{} entries for 1000 timers", wheel.listed);
+        }
+        let slots = wheel.levels.iter().flat_map(|level| &level.slots);
+        let memory: usize = slots.map(Vec::capacity).sum();
+        assert!(memory < 12_000, "room for {memory} entries");
     }
 }

@@ -255,9 +255,12 @@ impl Timers {
         self.start + Duration::from_nanos(time)
     }
 
+    #[inline]
     fn arm_new(&mut self, deadline: u64, timer: Timer) -> Token {
-        let token = self.wheel.insert(timer);
-        self.arm(token, deadline);
+        let (token, is_earlier) = self.wheel.insert_armed(timer, deadline);
+        if is_earlier {
+            self.tell_queue();
+        }
         token
     }
 
@@ -406,8 +409,11 @@ impl Source for Timers {
                 break;
             }
             self.wheel.take_due();
-            if let Some(Schedule::Every { period, next }) = self.schedule_mut(token) {
-                *next = following_tick(deadline, *period, event.missed);
+            if let Schedule::Every { period, .. } = timer.schedule {
+                let next = following_tick(deadline, period, event.missed);
+                if let Some(schedule) = self.schedule_mut(token) {
+                    *schedule = Schedule::Every { period, next };
+                }
             }
         }
         Ok(())
