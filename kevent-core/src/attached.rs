@@ -111,8 +111,10 @@ impl<E> Attached<E> {
             self.gate.stats.batches.record(batch as u64);
         }
         self.gate.shut_at_high_water();
-        for token in std::mem::take(&mut self.gate.settled) {
-            self.is_wanted(token);
+        if !self.gate.settled.is_empty() {
+            for token in std::mem::take(&mut self.gate.settled) {
+                self.is_wanted(token);
+            }
         }
     }
 

@@ -85,7 +85,8 @@ impl<E: 'static> Harvest<E> {
                 Ok(interrupted) => (interrupted, Ok(())),
                 Err(error) => (false, Err(error)),
             };
-            if interrupted && wait.mask().is_some() || wait.is_over(self.waiter.clock()) {
+            let here = self.ring.len() >= self.enough(wait);
+            if here || interrupted && wait.mask().is_some() || wait.is_over(self.waiter.clock()) {
                 break;
             }
         }
@@ -112,7 +113,13 @@ impl<E: 'static> Harvest<E> {
 
     /// How many events would end this wait now. One, if a source may not push what it has before the
     /// user takes some out.
+    #[inline]
     fn enough(&self, wait: &mut Wait) -> usize {
+        // Nearly always: it depends on no clock and no source then.
+        if wait.minimum() <= 1 { wait.minimum() } else { self.enough_of_many(wait) }
+    }
+
+    fn enough_of_many(&self, wait: &mut Wait) -> usize {
         let enough = wait.enough(self.waiter.clock()).min(self.ring.capacity());
         let held = enough > 1 && self.sources.any_held();
         if held { 1 } else { enough }

@@ -191,7 +191,12 @@ impl<E> Registry<E> {
         for token in self.heard.drain(..) {
             let Some(attached) = self.sources.get_mut(token) else { continue };
             attached.heard = false;
-            failure = failure.and(turn(attached, to, token, share).map(|_| ()));
+            // What it has after that is asked before the queue sleeps.
+            let pushed = match attached.ask() {
+                Ok(None) => attached.push(to, token, attached.quota(share)),
+                asked => asked.map(|_| ()),
+            };
+            failure = failure.and(pushed);
         }
         failure
     }

@@ -150,8 +150,8 @@ impl Wait {
         if self.limit == Limit::After(Duration::ZERO) {
             return Some(Duration::ZERO);
         }
-        let within = self.end_of_within(clock);
-        let within = within.filter(|end| self.at_least > 1 && *end > clock.turn());
+        let within = if self.at_least > 1 { self.end_of_within(clock) } else { None };
+        let within = within.filter(|end| *end > clock.turn());
         let times = [self.deadline(clock), due, within];
         // Without an end it is for ever, and asks no clock.
         let first = times.into_iter().flatten().min()?;
@@ -167,6 +167,7 @@ impl Wait {
         }
     }
 
+    #[inline]
     fn deadline(&mut self, clock: &Clock) -> Option<Instant> {
         if let Limit::After(timeout) = self.limit {
             // A time that the clock can't show never comes.
