@@ -196,9 +196,9 @@ impl<E> Gate<E> {
         self.newest.insert(token, position);
     }
 
-    /// An event of the source went into the ring.
-    pub(crate) fn entered(&mut self) {
-        self.stats.in_ring += 1;
+    /// So many events of the source went into the ring.
+    pub(crate) fn entered(&mut self, count: usize) {
+        self.stats.in_ring += count;
         self.stats.most_in_ring = self.stats.most_in_ring.max(self.stats.in_ring);
     }
 

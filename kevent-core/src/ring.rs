@@ -15,18 +15,20 @@ use crate::token::Token;
 /// event out would never let a source in. They come out in one order.
 ///
 /// What is the same for all events of a batch (which source, when it was seen, the number of the first)
-/// is kept once for each batch.
+/// is kept once for each batch, and what can be reckoned from the position of an event is not kept at
+/// all: so an event goes in and comes out in a few instructions.
 #[derive(Debug)]
 pub(crate) struct Ring<E> {
     slots: VecDeque<Slot<E>>,
-    /// In the order of their events. If one has none, it is the only one.
+    /// In the order of their events. The first is that of the event that comes out next; the last may
+    /// have none yet.
     batches: VecDeque<Batch>,
     own: VecDeque<Own<E>>,
     capacity: usize,
     /// How many events came out of `slots`: the position of the first of them that is left.
     position: u64,
-    /// The number that the next event gets, in either lane.
-    sequence: u64,
+    /// How many posts of the user's own there have been.
+    posted: u64,
 }
 
 #[derive(Debug)]
@@ -41,9 +43,9 @@ struct Batch {
     source: Token,
     /// In nanoseconds of the queue's clock, or [`UNDATED`].
     seen: u64,
-    /// The number of the first event that is left.
+    /// The position of its first event, and the number of that. The others follow.
+    first: u64,
     sequence: u64,
-    len: usize,
 }
 
 /// A post of the user's own.
@@ -78,7 +80,7 @@ impl<E> Ring<E> {
             own: VecDeque::new(),
             capacity: capacity.get(),
             position: 0,
-            sequence: 0,
+            posted: 0,
         }
     }
 
@@ -103,13 +105,13 @@ impl<E> Ring<E> {
 
     /// How many of the user's own posts came out.
     pub(crate) fn own_taken(&self) -> u64 {
-        let of_sources = self.position + self.slots.len() as u64;
-        self.sequence - of_sources - self.own.len() as u64
+        self.posted - self.own.len() as u64
     }
 
-    /// The number that the next event gets.
+    /// The number that the next event gets, in either lane: every event has one, in the order of their
+    /// coming.
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.sequence
+        self.next_position() + self.posted
     }
 
     /// How many more events of sources it takes.
@@ -129,9 +131,10 @@ impl<E> Ring<E> {
 
     /// What is pushed from here on comes from `source`, and was seen at that time.
     pub(crate) fn begin(&mut self, source: Token, seen: u64) {
-        let batch = Batch { source, seen, sequence: self.sequence, len: 0 };
+        let (first, sequence) = (self.next_position(), self.next_sequence());
+        let batch = Batch { source, seen, first, sequence };
         match self.batches.back_mut() {
-            Some(last) if last.len == 0 => *last = batch,
+            Some(last) if last.first == first || self.slots.is_empty() => *last = batch,
             Some(last) if last.continues(&batch) => {}
             _ => self.batches.push_back(batch),
         }
@@ -141,11 +144,7 @@ impl<E> Ring<E> {
     /// since.
     #[inline]
     pub(crate) fn push(&mut self, token: Token, event: E) {
-        if let Some(batch) = self.batches.back_mut() {
-            batch.len += 1;
-            self.sequence += 1;
-            self.slots.push_back(Slot { token, event });
-        }
+        self.slots.push_back(Slot { token, event });
     }
 
     /// Appends a post of the user's own, or gives it back when there are as many as the ring has
@@ -155,8 +154,8 @@ impl<E> Ring<E> {
         if self.own.len() >= self.capacity {
             return Err(event);
         }
-        self.own.push_back(Own { sequence: self.sequence, seen, event });
-        self.sequence += 1;
+        self.own.push_back(Own { sequence: self.next_sequence(), seen, event });
+        self.posted += 1;
         Ok(())
     }
 
@@ -168,15 +167,13 @@ impl<E> Ring<E> {
             return Some(Taken { source: OWN, token: Token::SOLE, event, seen, sequence });
         }
         let Slot { token, event } = self.slots.pop_front()?;
-        let batch = self.batches.front_mut()?;
-        let Batch { source, seen, sequence, .. } = *batch;
-        batch.len -= 1;
-        batch.sequence += 1;
-        // The newest stays, for the next to take its place.
-        if batch.len == 0 && self.batches.len() > 1 {
+        let batch = self.batches.front()?;
+        let Batch { source, seen, .. } = *batch;
+        let sequence = batch.number(self.position);
+        self.position += 1;
+        if self.batches.get(1).is_some_and(|next| next.first == self.position) {
             self.batches.pop_front();
         }
-        self.position += 1;
         Some(Taken { source, token, event, seen, sequence })
     }
 
@@ -187,11 +184,13 @@ impl<E> Ring<E> {
             self.own.push_front(Own { sequence, seen, event });
             return;
         }
+        if let Some(batch) = self.batches.front_mut() {
+            // It begins after that event, whether it was of this batch or of the one before.
+            (batch.sequence, batch.first) = (batch.number(self.position), self.position);
+        }
         self.slots.push_front(Slot { token, event });
         self.position -= 1;
-        // One without events is the only one, and begins anew.
-        self.batches.retain(|batch| batch.len > 0);
-        self.batches.push_front(Batch { source, seen, sequence, len: 1 });
+        self.batches.push_front(Batch { source, seen, first: self.position, sequence });
     }
 
     /// Whether the oldest post is older than the oldest event of a source.
@@ -199,12 +198,13 @@ impl<E> Ring<E> {
     fn own_is_older(&self) -> bool {
         let (own, batch) = (self.own.front(), self.batches.front());
         let own = own.map_or(u64::MAX, |own| own.sequence);
-        batch.is_none_or(|batch| batch.len == 0 || own < batch.sequence)
+        self.slots.is_empty() || batch.is_none_or(|batch| own < batch.number(self.position))
     }
 
     /// Gives what is undated that time.
     pub(crate) fn date(&mut self, seen: u64) {
-        let batches = self.batches.iter_mut().rev().filter(|batch| batch.len > 0);
+        let end = self.next_position();
+        let batches = self.batches.iter_mut().rev().filter(|batch| batch.first < end);
         let batches = batches.map(|batch| &mut batch.seen);
         batches.take_while(|seen| **seen == UNDATED).for_each(|undated| *undated = seen);
         let own = self.own.iter_mut().rev().map(|own| &mut own.seen);
@@ -219,9 +219,15 @@ impl<E> Ring<E> {
 }
 
 impl Batch {
+    /// The number of its event at that position.
+    #[inline]
+    fn number(&self, position: u64) -> u64 {
+        self.sequence + (position - self.first)
+    }
+
     /// Whether `next`, that has no events yet, would only go on with this one.
     fn continues(&self, next: &Batch) -> bool {
-        let in_a_row = self.sequence + self.len as u64 == next.sequence;
+        let in_a_row = self.number(next.first) == next.sequence;
         in_a_row && self.source == next.source && self.seen == next.seen
     }
 }

@@ -51,8 +51,12 @@ pub(crate) struct RingSink<'q, E, W> {
     ring: &'q mut Ring<E>,
     gate: &'q mut Gate<E>,
     wrap: &'q mut W,
-    /// How many more it takes in this turn.
+    /// How many more the source may push in this turn.
     left: usize,
+    /// How many of these find room without being asked for it one by one, and how many did in the
+    /// beginning. Those that were pushed since are accounted for all at once.
+    free: usize,
+    counted: usize,
     until: Option<Instant>,
     /// A push was refused, so the source has more.
     refused: bool,
@@ -66,7 +70,12 @@ impl<'q, E, W> RingSink<'q, E, W> {
         quota: usize,
         until: Option<Instant>,
     ) -> Self {
-        RingSink { ring, gate, wrap, left: quota, until, refused: false }
+        let free = match gate.flow.overflow {
+            Overflow::Keep | Overflow::Count => quota.min(ring.room()).min(gate.room()),
+            // Where each of them lies has to be known.
+            Overflow::Coalesce(_) => 0,
+        };
+        RingSink { ring, gate, wrap, left: quota, free, counted: free, until, refused: false }
     }
 
     /// Whether the source may have been left with something: it was refused, or it stopped where there
@@ -113,8 +122,22 @@ impl<'q, E, W> RingSink<'q, E, W> {
     }
 }
 
-impl<T, E, W: FnMut(T) -> E> Sink<T> for RingSink<'_, E, W> {
-    fn push(&mut self, token: Token, item: T) -> Result<(), Full<T>> {
+impl<E, W> RingSink<'_, E, W> {
+    /// Accounts for what was pushed since.
+    fn count(&mut self) {
+        let pushed = self.counted - self.free;
+        self.counted = self.free;
+        self.left -= pushed;
+        self.gate.entered(pushed);
+    }
+
+    /// Whether there is room is not known.
+    #[cold]
+    fn push_if_room<T>(&mut self, token: Token, item: T) -> Result<(), Full<T>>
+    where
+        W: FnMut(T) -> E,
+    {
+        self.count();
         if self.left == 0 {
             return self.refuse(item);
         }
@@ -122,12 +145,32 @@ impl<T, E, W: FnMut(T) -> E> Sink<T> for RingSink<'_, E, W> {
         if self.ring.room() == 0 || self.gate.at_high_water() {
             return self.overflow(token, item);
         }
+        let event = (self.wrap)(item);
         self.left -= 1;
         if matches!(self.gate.flow.overflow, Overflow::Coalesce(_)) {
             self.gate.lies_at(token, self.ring.next_position(), self.ring.first_position());
         }
-        self.ring.push(token, (self.wrap)(item));
-        self.gate.entered();
+        self.ring.push(token, event);
+        self.gate.entered(1);
+        Ok(())
+    }
+}
+
+impl<E, W> Drop for RingSink<'_, E, W> {
+    fn drop(&mut self) {
+        self.count();
+    }
+}
+
+impl<T, E, W: FnMut(T) -> E> Sink<T> for RingSink<'_, E, W> {
+    #[inline]
+    fn push(&mut self, token: Token, item: T) -> Result<(), Full<T>> {
+        if self.free == 0 {
+            return self.push_if_room(token, item);
+        }
+        let event = (self.wrap)(item);
+        self.free -= 1;
+        self.ring.push(token, event);
         Ok(())
     }
 
@@ -137,8 +180,8 @@ impl<T, E, W: FnMut(T) -> E> Sink<T> for RingSink<'_, E, W> {
 
     fn room(&self) -> usize {
         match self.gate.flow.overflow {
-            Overflow::Keep => self.left.min(self.ring.room()).min(self.gate.room()),
-            Overflow::Coalesce(_) | Overflow::Count => self.left,
+            Overflow::Keep => self.free,
+            Overflow::Coalesce(_) | Overflow::Count => self.left - (self.counted - self.free),
         }
     }
 }
