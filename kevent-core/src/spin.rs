@@ -6,16 +6,14 @@
 //! that it lasts when nobody comes; and where both share a processor nobody can come meanwhile.
 //!
 //! So a thread spins only if whoever woke it last ran on another processor, and after every spin for
-//! nothing it lets twice as many sleeps go by before the next, up to [`REST_MAX`].
+//! nothing it lets more sleeps go by before the next ([`Rest`]).
 
 use std::hint;
 use std::time::{Duration, Instant};
 
+use crate::rest::Rest;
 use crate::sys::cpu;
 use crate::waker::Waker;
-
-/// The most sleeps without a spin before it is tried again.
-const REST_MAX: u32 = 1024;
 
 /// Looks at the doorbell between two at the clock. A look and its pause take about 20 ns.
 const LOOKS: u32 = 32;
@@ -25,9 +23,7 @@ const LOOKS: u32 = 32;
 pub(crate) struct Spin {
     /// How long a spin may last. Zero: there is none.
     limit: Duration,
-    /// How many sleeps the last spin for nothing made go by, and how many of them are left.
-    rest: u32,
-    resting: u32,
+    rest: Rest,
 }
 
 impl Spin {
@@ -51,25 +47,14 @@ impl Spin {
         let begun = Instant::now();
         let limit = timeout.map_or(self.limit, |timeout| timeout.min(self.limit));
         let woken = watch(waker, begun, limit) || !waker.doorbell().stop_spinning();
-        self.went(woken);
+        self.rest.tried(woken);
         *timeout = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         woken
     }
 
     /// Whether to spin now, if the thread runs `here`, and `last` woke it.
     fn pays(&mut self, last: Option<u32>, here: Option<u32>) -> bool {
-        if last.is_none() || last == here {
-            return false;
-        }
-        let rested = self.resting == 0;
-        self.resting = self.resting.saturating_sub(1);
-        rested
-    }
-
-    /// A spin has ended, with a wake-up or for nothing.
-    fn went(&mut self, woken: bool) {
-        self.rest = if woken { 0 } else { (2 * self.rest).clamp(1, REST_MAX) };
-        self.resting = self.rest;
+        last.is_some() && last != here && self.rest.is_over()
     }
 }
 
@@ -99,11 +84,6 @@ mod tests {
         spin
     }
 
-    /// Sleeps that go by without a spin.
-    fn skipped(spin: &mut Spin) -> u32 {
-        (0..).take_while(|_| !spin.pays(THERE, HERE)).count() as u32
-    }
-
     #[test]
     fn who_shares_the_processor_or_is_unknown_is_not_waited_for() {
         let mut spin = spin();
@@ -111,18 +91,6 @@ mod tests {
         assert!(!spin.pays(None, HERE));
         assert!(!spin.pays(None, None));
         assert!(spin.pays(THERE, HERE));
-    }
-
-    #[test]
-    fn spins_for_nothing_become_rare_and_one_that_pays_brings_them_back() {
-        let mut spin = spin();
-        for expected in [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024] {
-            assert_eq!(skipped(&mut spin), expected);
-            spin.went(false);
-        }
-        skipped(&mut spin);
-        spin.went(true);
-        assert_eq!(skipped(&mut spin), 0);
     }
 
     #[test]

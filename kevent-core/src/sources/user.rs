@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::linger::{self, Linger};
 use crate::mailbox::{Inbox, Mailbox, PostError, Posted};
 use crate::poll::PollSet;
 use crate::sink::{Full, Sink};
@@ -39,6 +40,7 @@ const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 pub struct UserEvents<T> {
     inbox: Inbox<T>,
     poster: Poster<T>,
+    linger: Linger,
 }
 
 /// Posts events to a [`UserEvents`] source, from any thread. Clones post to the same.
@@ -61,13 +63,29 @@ impl<T: Send + 'static> UserEvents<T> {
     pub fn with_capacity(capacity: NonZeroUsize) -> (UserEvents<T>, Poster<T>) {
         let (mailbox, inbox) = Mailbox::new(capacity);
         let poster = Poster { mailbox, waker: Arc::new(OnceLock::new()) };
-        (UserEvents { inbox, poster: poster.clone() }, poster)
+        (UserEvents { inbox, poster: poster.clone(), linger: Linger::new() }, poster)
     }
 
     /// Another poster to this source.
     #[must_use]
     pub fn poster(&self) -> Poster<T> {
         self.poster.clone()
+    }
+}
+
+impl<T: Send + 'static> UserEvents<T> {
+    /// Moves up to `count` posts into the ring. Says how many those were.
+    fn take(&mut self, count: usize, sink: &mut impl Sink<T>) -> usize {
+        let mut left = count;
+        self.inbox.take_while(|event| {
+            if left == 0 {
+                return Err(event);
+            }
+            sink.push(Token::SOLE, event).map_err(|Full(event)| event)?;
+            left -= 1;
+            Ok(())
+        });
+        count - left
     }
 }
 
@@ -122,17 +140,20 @@ impl<T: Send + 'static> Source for UserEvents<T> {
 
     fn drain(&mut self, sink: &mut impl Sink<T>) -> io::Result<()> {
         // In strict order it is one at a time: that after it may have come later than another source's.
-        let mut left = usize::MAX;
         if let Some(until) = sink.until() {
-            left = usize::from(self.oldest().is_none_or(|posted| posted <= until));
-        }
-        self.inbox.take_while(|event| {
-            if left == 0 {
-                return Err(event);
+            if self.oldest().is_none_or(|posted| posted <= until) {
+                self.take(1, sink);
             }
-            left -= 1;
-            sink.push(Token::SOLE, event).map_err(|Full(event)| event)
-        });
+            return Ok(());
+        }
+        let taken = self.take(usize::MAX, sink);
+        // Others that sleep on the queue, or wait for their turn with it, are not to wait for this.
+        let alone = self.poster.waker.get().is_some_and(|waker| !waker.is_exported());
+        let short = (1..linger::ENOUGH).contains(&taken) && sink.room() > 0;
+        if short && alone && self.linger.lingers() {
+            let came = self.take(usize::MAX, sink);
+            self.linger.came(came);
+        }
         Ok(())
     }
 
