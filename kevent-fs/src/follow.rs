@@ -97,7 +97,7 @@ impl Work<'_> {
 
     fn insert_and_scan(&mut self, node: NodeId, name: &OsStr, is_dir: bool, with_content: bool) {
         let new = New { is_dir, seen: None, tell: true, with_content };
-        if let Some(branch) = self.insert(node, name.to_owned(), new) {
+        if let Some(branch) = self.insert(node, name, new) {
             self.scan(branch, Pass::New);
         }
     }
@@ -121,7 +121,7 @@ impl Work<'_> {
             Some(Entry::Leaf { seen: Some(inode), .. }) => {
                 let inode = *inode;
                 let path = self.tree().path_of(node, name);
-                if rustix::fs::lstat(&path).is_ok_and(|stat| stat.st_ino == inode) {
+                if rustix::fs::lstat(&path).is_ok_and(|stat| stat.st_ino == inode.get()) {
                     return;
                 }
             }
@@ -157,7 +157,7 @@ impl Work<'_> {
                 None
             }
         };
-        if let Err(entry) = self.tree().put(to.0, to.1.to_owned(), entry) {
+        if let Err(entry) = self.tree().put(to.0, to.1, entry) {
             // Below itself: again, only such a model can do that.
             self.tell(old_path, ChangeKind::Removed, is_dir);
             return self.forget(&entry);
@@ -183,7 +183,7 @@ impl Work<'_> {
         });
         match found {
             Ok(Some((directory, found))) => {
-                let branch = self.found(node, &directory, name.to_owned(), found, Pass::New);
+                let branch = self.found(node, &directory, name, found, Pass::New);
                 if let Some((branch, pass)) = branch {
                     self.scan(branch, pass);
                 }

@@ -11,6 +11,7 @@
 mod buffer;
 mod change;
 mod directories;
+mod entries;
 mod filesystem;
 mod follow;
 mod gather;

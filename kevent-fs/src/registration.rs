@@ -1,7 +1,8 @@
 //! A registration: its tree, and what is still to be done in it.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use kevent_core::{Full, Sink, Token};
@@ -63,7 +64,7 @@ impl Registration {
 pub(crate) struct New {
     pub(crate) is_dir: bool,
     /// The number of its inode, if a listing found it.
-    pub(crate) seen: Option<u64>,
+    pub(crate) seen: Option<NonZero<u64>>,
     pub(crate) tell: bool,
     pub(crate) with_content: bool,
 }
@@ -134,11 +135,11 @@ impl Work<'_> {
     /// A new entry, which is told unless it was there before the registration; with content if it came
     /// with some. Nothing happens when it is known already, or its directory is gone. When it is itself
     /// a directory of the tree it has to be scanned.
-    pub(crate) fn insert(&mut self, node: NodeId, name: OsString, new: New) -> Option<NodeId> {
+    pub(crate) fn insert(&mut self, node: NodeId, name: &OsStr, new: New) -> Option<NodeId> {
         let New { is_dir, seen, tell, with_content } = new;
         // Made while the name is here, and told only if it gets there.
         let tell = tell && (with_content || self.watches.kinds().want(&ChangeKind::Created));
-        let path = tell.then(|| self.registration.tree.path_of(node, &name));
+        let path = tell.then(|| self.registration.tree.path_of(node, name));
         let entry = match self.registration.scope {
             Scope::Tree if is_dir => self.tree().new_branch(),
             _ => Entry::Leaf { is_dir, seen },

@@ -210,7 +210,7 @@ impl Work<'_> {
             self.find_missing(node, &listing);
         }
         for (name, found) in listing {
-            todo.extend(self.found(node, directory, name, found, pass));
+            todo.extend(self.found(node, directory, &name, found, pass));
         }
         if let Some(node) = self.tree().get_mut(node) {
             node.listed = Some(listed);
@@ -233,23 +233,23 @@ impl Work<'_> {
         &mut self,
         node: NodeId,
         directory: &Directory,
-        name: OsString,
+        name: &OsStr,
         found: Found,
         pass: Pass,
     ) -> Option<(NodeId, Pass)> {
-        match self.tree().entry(node, &name) {
+        match self.tree().entry(node, name) {
             Some(Entry::Branch(id)) if found.is_dir() => {
                 let id = *id;
                 let known = pass != Pass::Again && self.tree().wd(id).is_some();
                 (!known).then_some((id, pass))
             }
             Some(Entry::Leaf { is_dir, seen }) if *is_dir == found.is_dir() => {
-                let same = *seen == Some(found.inode);
-                self.found_again(node, directory, &name, found, same, pass);
+                let same = seen.is_some() && *seen == found.inode;
+                self.found_again(node, directory, name, found, same, pass);
                 None
             }
             Some(_) => {
-                self.remove(node, &name);
+                self.remove(node, name);
                 self.found_new(node, directory, name, found, pass)
             }
             None => self.found_new(node, directory, name, found, pass),
@@ -260,7 +260,7 @@ impl Work<'_> {
         &mut self,
         node: NodeId,
         directory: &Directory,
-        name: OsString,
+        name: &OsStr,
         found: Found,
         pass: Pass,
     ) -> Option<(NodeId, Pass)> {
@@ -268,8 +268,8 @@ impl Work<'_> {
         let with_content = tell
             && found.kind.is_file()
             && self.wants_content()
-            && directory.look(&name).is_ok_and(|s| s.is_some_and(|s| snapshot::has_content(&s)));
-        let (is_dir, seen) = (found.is_dir(), Some(found.inode));
+            && directory.look(name).is_ok_and(|s| s.is_some_and(|s| snapshot::has_content(&s)));
+        let (is_dir, seen) = (found.is_dir(), found.inode);
         let branch = self.insert(node, name, New { is_dir, seen, tell, with_content });
         // Whatever is below a new directory is new.
         let pass = if pass == Pass::Again { Pass::New } else { pass };
@@ -289,7 +289,7 @@ impl Work<'_> {
     ) {
         let mut seen = None;
         if pass == Pass::Again {
-            seen = Some(found.inode);
+            seen = found.inode;
             let listed = self.tree().get(node).and_then(|node| node.listed).filter(|_| same);
             if !found.is_dir() && self.wants_content() && is_suspect(directory, name, listed) {
                 self.tell_entry(node, name, ChangeKind::Modified, false);

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -25,7 +26,7 @@ const ENTRIES: usize = 32 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) kind: FileType,
-    pub(crate) inode: u64,
+    pub(crate) inode: Option<NonZero<u64>>,
 }
 
 impl Found {
@@ -36,7 +37,7 @@ impl Found {
 
 impl From<&Stat> for Found {
     fn from(stat: &Stat) -> Found {
-        Found { kind: FileType::from_raw_mode(stat.st_mode), inode: stat.st_ino }
+        Found { kind: FileType::from_raw_mode(stat.st_mode), inode: NonZero::new(stat.st_ino) }
     }
 }
 
@@ -73,7 +74,7 @@ impl Directory {
             if name == "." || name == ".." {
                 continue;
             }
-            let found = Found { kind: entry.file_type(), inode: entry.ino() };
+            let found = Found { kind: entry.file_type(), inode: NonZero::new(entry.ino()) };
             // Some file systems don't say here what it is.
             let found = match found.kind {
                 FileType::Unknown => self.look(name)?.as_ref().map(Found::from),
@@ -168,7 +169,7 @@ mod tests {
         let listing = Directory::open(dir.path(), false).unwrap().list().unwrap();
         let inode = |name: &str| look(&dir.path().join(name)).st_ino;
         for (name, found) in &listing {
-            assert_eq!(found.inode, inode(name.to_str().unwrap()));
+            assert_eq!(found.inode, NonZero::new(inode(name.to_str().unwrap())));
         }
         let expected = [("directory", true), ("file", false), ("link", false)];
         assert_eq!(names(listing), expected.map(|(name, is_dir)| (name.to_owned(), is_dir)));

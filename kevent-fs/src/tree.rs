@@ -1,16 +1,16 @@
 //! The model of a watched tree: which directories there are, what they hold, by which watch they are
 //! known.
 
-use std::collections::hash_map;
 use std::ffi::{OsStr, OsString};
+use std::num::NonZero;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use foldhash::HashMap;
 use kevent_core::{Table, Token};
 
 use crate::change::Uncovered;
+use crate::entries::Entries;
 use crate::intake::Wd;
 
 /// Names a directory of a tree; one that was removed is never found again.
@@ -21,7 +21,7 @@ pub(crate) type NodeId = Token;
 pub(crate) struct Node {
     /// In which directory, under which name. None for the root, and for what is taken out.
     place: Option<(NodeId, OsString)>,
-    entries: HashMap<Box<OsStr>, Entry>,
+    entries: Entries<Entry>,
     pub(crate) wd: Option<Wd>,
     /// When it was listed, and compared with what was known of it.
     pub(crate) listed: Option<SystemTime>,
@@ -36,7 +36,7 @@ pub(crate) enum Entry {
     Leaf {
         is_dir: bool,
         /// The number of the inode that a listing found, unless it has changed since.
-        seen: Option<u64>,
+        seen: Option<NonZero<u64>>,
     },
     /// A directory of the tree.
     Branch(NodeId),
@@ -181,7 +181,7 @@ impl Tree {
 
     /// The names that a directory has.
     pub(crate) fn names(&self, node: NodeId) -> impl Iterator<Item = &OsStr> {
-        self.nodes.get(node).into_iter().flat_map(|node| node.entries.keys()).map(AsRef::as_ref)
+        self.nodes.get(node).into_iter().flat_map(|node| node.entries.names())
     }
 
     /// A new directory, which still has to be put somewhere.
@@ -193,22 +193,16 @@ impl Tree {
     ///
     /// Gives it back when something is there, which has to be taken out first; or when there is no such
     /// directory in the tree: it was removed, or it is below the entry itself.
-    pub(crate) fn put(&mut self, node: NodeId, name: OsString, entry: Entry) -> Result<(), Entry> {
+    pub(crate) fn put(&mut self, node: NodeId, name: &OsStr, entry: Entry) -> Result<(), Entry> {
         if !self.is_standing(node) {
             return Err(entry);
         }
         self.last.node = None;
         let branch = if let Entry::Branch(id) = entry { Some(id) } else { None };
-        let place = branch.map(|id| (id, name.clone()));
         let Some(directory) = self.nodes.get_mut(node) else { return Err(entry) };
-        match directory.entries.entry(name.into_boxed_os_str()) {
-            hash_map::Entry::Occupied(_) => return Err(entry),
-            hash_map::Entry::Vacant(vacant) => vacant.insert(entry),
-        };
-        if let Some((id, name)) = place {
-            if let Some(branch) = self.nodes.get_mut(id) {
-                branch.place = Some((node, name));
-            }
+        directory.entries.insert(name, entry)?;
+        if let Some(branch) = branch.and_then(|id| self.nodes.get_mut(id)) {
+            branch.place = Some((node, name.to_owned()));
         }
         Ok(())
     }
@@ -270,7 +264,7 @@ mod tests {
     fn branch(tree: &mut Tree, parent: NodeId, name: &str, wd: Wd) -> NodeId {
         let entry = tree.new_branch();
         let Entry::Branch(id) = entry else { unreachable!() };
-        tree.put(parent, name.into(), entry).unwrap();
+        tree.put(parent, OsStr::new(name), entry).unwrap();
         tree.get_mut(id).unwrap().wd = Some(wd);
         id
     }
@@ -283,7 +277,7 @@ mod tests {
         let b = branch(&mut tree, a, "b", 2);
         let c = branch(&mut tree, root, "c", 3);
         let taken = tree.take(a, OsStr::new("b")).unwrap();
-        tree.put(c, "d".into(), taken).unwrap();
+        tree.put(c, OsStr::new("d"), taken).unwrap();
         assert_eq!(tree.path_of(b, OsStr::new("f")), Path::new("/base/c/d/f"));
         assert!(tree.entry(a, OsStr::new("b")).is_none());
     }
@@ -295,8 +289,8 @@ mod tests {
         let a = branch(&mut tree, root, "a", 1);
         let b = branch(&mut tree, a, "b", 2);
         let taken = tree.take(root, OsStr::new("a")).unwrap();
-        assert!(tree.put(a, "b".into(), Entry::Branch(b)).is_err(), "there is something");
-        let back = tree.put(b, "a".into(), taken).unwrap_err();
+        assert!(tree.put(a, OsStr::new("b"), Entry::Branch(b)).is_err(), "there is something");
+        let back = tree.put(b, OsStr::new("a"), taken).unwrap_err();
         assert_eq!(tree.forget(&back).len(), 2);
         assert!(tree.get(b).is_none());
     }
@@ -326,9 +320,9 @@ mod tests {
         let root = tree.root();
         let a = branch(&mut tree, root, "a", 1);
         let (name, longer) = (OsStr::new("f"), OsStr::new("ff"));
-        let leaf = || Entry::Leaf { is_dir: false, seen: Some(7) };
-        tree.put(a, name.into(), leaf()).unwrap();
-        tree.put(a, longer.into(), leaf()).unwrap();
+        let leaf = || Entry::Leaf { is_dir: false, seen: NonZero::new(7) };
+        tree.put(a, name, leaf()).unwrap();
+        tree.put(a, longer, leaf()).unwrap();
         for _ in 0..2 {
             assert_eq!(tree.touch(a, longer), Some((Path::new("/base/a/ff"), false)));
             assert!(matches!(tree.entry(a, longer), Some(Entry::Leaf { seen: None, .. })));
@@ -336,7 +330,7 @@ mod tests {
         assert_eq!(tree.touch(a, name), Some((Path::new("/base/a/f"), false)));
         assert_eq!(tree.touch(root, name), None, "the same name elsewhere");
         let taken = tree.take(root, OsStr::new("a")).unwrap();
-        tree.put(root, "b".into(), taken).unwrap();
+        tree.put(root, OsStr::new("b"), taken).unwrap();
         assert_eq!(tree.touch(a, name), Some((Path::new("/base/b/f"), false)));
         tree.take(a, name).unwrap();
         assert_eq!(tree.touch(a, name), None);
@@ -368,7 +362,7 @@ mod tests {
                     },
                     2 if tree.entry(b, &name).is_none() => if let Some(taken) = tree.take(a, &name) {
                         let to = tree.path_of(b, &name);
-                        match tree.put(b, name.clone(), taken) {
+                        match tree.put(b, &name, taken) {
                             Ok(()) => model = model.iter().map(|p| match p.strip_prefix(&target) {
                                 Ok(rest) => to.join(rest).components().collect(),
                                 Err(_) => p.clone(),
