@@ -141,7 +141,9 @@ impl<T: Send + 'static> Source for UserEvents<T> {
     fn drain(&mut self, sink: &mut impl Sink<T>) -> io::Result<()> {
         // In strict order it is one at a time: that after it may have come later than another source's.
         if let Some(until) = sink.until() {
-            if self.oldest().is_none_or(|posted| posted <= until) {
+            // What comes only now is of the next turn: whether it is that late is known once it is here.
+            let here = self.inbox.has_mail();
+            if here && self.oldest().is_none_or(|posted| posted <= until) {
                 self.take(1, sink);
             }
             return Ok(());
