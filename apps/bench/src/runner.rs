@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::group::{Group, Result, Sample, Setting, Topic};
 use crate::stats::Summary;
+use crate::sys;
 
 /// What a process that does one round is started with.
 pub(crate) const ROUND: &str = "--round";
@@ -130,6 +131,7 @@ pub(crate) fn round(topics: &[Topic], group: &str, peer: &str, quick: bool) -> R
     let mut groups = topics.iter().flat_map(|topic| (topic.groups)());
     let group = groups.find(|g| g.name == group).ok_or("no such group")?;
     let peer = group.peers.iter().find(|p| p.name == peer).ok_or("no such peer in the group")?;
+    sys::keep_memory();
     let sample = (peer.run)(&Setting { peer: peer.name, size: group.size, quick })?;
     println!("{}", serde_json::to_string(&sample)?);
     Ok(())

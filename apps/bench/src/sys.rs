@@ -3,6 +3,7 @@
 //! # Safety
 //!
 //! * [`cpu_time_of`] calls two functions of libc that fill in what they are given.
+//! * [`keep_memory`] sets two options of the allocator, whatever it holds.
 //! * [`echo_epoll_serve`] calls a C function of this crate, which takes and keeps a number.
 //! * [`add_level`] registers descriptors with an epoll set that outlives them or not, as it may.
 //! * [`async_fd`] hands an owner of a descriptor to tokio, which keeps it.
@@ -38,6 +39,15 @@ pub(crate) fn cpu_time_of(process: u32) -> io::Result<f64> {
         return Err(io::Error::last_os_error());
     }
     Ok(time.tv_sec as f64 * 1e9 + time.tv_nsec as f64)
+}
+
+/// Lets the allocator keep what is freed, and give it out again: mapped and warm. To fetch pages from the kernel
+/// once more for each pass costs some peers more than their work, and none when it runs for long.
+pub(crate) fn keep_memory() {
+    for (option, value) in [(libc::M_TRIM_THRESHOLD, -1), (libc::M_MMAP_MAX, 0)] {
+        // SAFETY: numbers that the next calls of malloc(3) and free(3) go by. They are refused or taken.
+        unsafe { libc::mallopt(option, value) };
+    }
 }
 
 /// The echo server in C. Comes back only when it fails.
