@@ -178,10 +178,10 @@ fn status_of_a_core_dump_by_pid_is_the_one_that_wait_gives() {
     let folder = std::env::temp_dir().join(format!("kevent-core-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (mut queue, id) = queue_of(4);
-    let mut child = sh("ulimit -c unlimited; kill -QUIT $$").current_dir(&folder).spawn().unwrap();
+    let mut child = sh("ulimit -c unlimited; kill -ABRT $$").current_dir(&folder).spawn().unwrap();
     queue[id].watch_pid(child.id(), 0).unwrap();
     let exit = take_one(&mut queue).exit.unwrap();
-    assert_eq!(exit.signal(), Some(Signal::QUIT.as_raw()));
+    assert_eq!(exit.signal(), Some(Signal::ABRT.as_raw()));
     assert_eq!(child.wait().unwrap(), exit);
     if !exit.core_dumped() {
         println!("skipped: this system keeps no core files");
