@@ -32,6 +32,8 @@
 
 mod registration;
 mod registrations;
+mod received;
+mod requests;
 mod uring;
 
 mod readiness;
@@ -40,7 +42,8 @@ mod record;
 pub mod socket;
 
 pub use crate::readiness::{Readiness, ReadinessChange, ReadyEvent};
-pub use crate::receiver::{ReceiveEvent, Received, Receiver};
+pub use crate::received::{ReceiveEvent, Received};
+pub use crate::receiver::Receiver;
 pub use crate::registration::Mode;
 pub use crate::uring::Buffer;
 pub use kevent_core::{Interest, Ready};

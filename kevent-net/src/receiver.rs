@@ -1,6 +1,5 @@
 //! The source that receives: what comes in on sockets and pipes, in events.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
@@ -8,11 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use kevent_core::{Due, Full, Interest, PollKey, PollSet, Sink, Source, Table, Token, Trigger};
+use kevent_core::{Due, Full, Interest, PollKey, PollSet, Sink, Source, Token, Trigger};
 use rustix::fs::{FileType, fstat};
 use rustix::net::SocketType;
 
-use crate::uring::{Answer, Buffer, How, Threads, Uring};
+use crate::received::ReceiveEvent;
+use crate::requests::{Requests, Socket};
+use crate::uring::{Answer, How, Threads, Uring};
 
 /// Buffers of [`Receiver::new`], and the bytes of each.
 const DEFAULT_BUFFERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -85,83 +86,9 @@ pub struct Receiver {
     /// From pipes, too.
     can_read: bool,
     queue: Option<PollSet>,
-    registrations: Table<Registration>,
-    /// Registrations whose request is to be made with the next batch. Some may have been removed since.
-    batched: VecDeque<Token>,
-    /// Requests to be cancelled with the next batch.
-    cancelled: VecDeque<Token>,
-    /// Registrations whose request found no buffer, the longest waiting first. Some may have been
-    /// removed since.
-    starved: VecDeque<Token>,
-    /// Those among them who found none at all when it was their turn, because others were faster. They
-    /// come first: else the fast ones would be faster each time.
-    passed_over: VecDeque<Token>,
+    requests: Requests,
     /// What the ring of the queue had no room for.
     refused: Option<(Token, ReceiveEvent)>,
-    /// Sockets of removed registrations whose request is put down and the kernel has not seen: it
-    /// would look for their number.
-    kept: Vec<Socket>,
-}
-
-/// A share in a socket.
-struct Socket(Arc<dyn AsFd + Send + Sync>);
-
-impl fmt::Debug for Socket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_fd().fmt(f)
-    }
-}
-
-#[derive(Debug)]
-struct Registration {
-    socket: Socket,
-    key: u64,
-    how: How,
-    /// Datagrams may be empty; an empty piece of a stream is its end.
-    datagrams: bool,
-    stage: Stage,
-    /// Its request has received something.
-    served: bool,
-    paused: bool,
-    /// Events that are in the queue's ring.
-    in_ring: usize,
-}
-
-/// Where the request of a registration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Nowhere: it is paused.
-    Idle,
-    /// On the list of those to be made.
-    Batched,
-    /// With the kernel.
-    Standing,
-    /// On the list of those that wait for buffers.
-    Starved,
-    /// Over: the last event is on its way.
-    Over,
-}
-
-/// Something came in on a socket.
-#[derive(Debug)]
-pub struct ReceiveEvent {
-    /// The registration.
-    pub token: Token,
-    /// The number that the user gave it.
-    pub key: u64,
-    /// What came in.
-    pub received: Received,
-}
-
-/// What came in on a socket.
-#[derive(Debug)]
-pub enum Received {
-    /// Data: a piece of a stream, which is not empty, or a datagram, which may be.
-    Data(Buffer),
-    /// The peer sends no more. The registration ends with this event.
-    End,
-    /// The socket can't be received from. The registration ends with this event.
-    Error(io::Error),
 }
 
 impl Receiver {
@@ -220,13 +147,8 @@ impl Receiver {
             uring: Uring::new(threads, count, size)?,
             can_read: trial.can(How::Read),
             queue: None,
-            registrations: Table::new(),
-            batched: VecDeque::new(),
-            cancelled: VecDeque::new(),
-            starved: VecDeque::new(),
-            passed_over: VecDeque::new(),
+            requests: Requests::new(),
             refused: None,
-            kept: Vec::new(),
         })
     }
 
@@ -245,17 +167,7 @@ impl Receiver {
         key: u64,
     ) -> io::Result<Token> {
         let (how, datagrams) = self.way_of(socket.as_fd())?;
-        let token = self.registrations.insert(Registration {
-            socket: Socket(socket.clone()),
-            key,
-            how,
-            datagrams,
-            stage: Stage::Batched,
-            served: false,
-            paused: false,
-            in_ring: 0,
-        });
-        self.batched.push_back(token);
+        let token = self.requests.register(Socket(socket.clone()), key, how, datagrams);
         self.changed();
         Ok(token)
     }
@@ -289,11 +201,7 @@ impl Receiver {
     ///
     /// `NotFound` when the registration is gone.
     pub fn pause(&mut self, token: Token) -> io::Result<()> {
-        let registration = self.registrations.get_mut(token).ok_or_else(no_such)?;
-        if !std::mem::replace(&mut registration.paused, true) {
-            if registration.stage == Stage::Standing {
-                self.cancelled.push_back(token);
-            }
+        if self.requests.pause(token).ok_or_else(no_such)? {
             self.changed();
         }
         Ok(())
@@ -305,11 +213,7 @@ impl Receiver {
     ///
     /// `NotFound` when the registration is gone.
     pub fn resume(&mut self, token: Token) -> io::Result<()> {
-        let registration = self.registrations.get_mut(token).ok_or_else(no_such)?;
-        registration.paused = false;
-        if registration.stage == Stage::Idle {
-            registration.stage = Stage::Batched;
-            self.batched.push_back(token);
+        if self.requests.resume(token).ok_or_else(no_such)? {
             self.changed();
         }
         Ok(())
@@ -319,12 +223,9 @@ impl Receiver {
     /// that is in the ring: what was received and not delivered is lost. [`pause`](Receiver::pause)
     /// first, if somebody else is to go on reading.
     pub fn unregister(&mut self, token: Token) -> bool {
-        let Some(registration) = self.registrations.remove(token) else { return false };
-        if registration.stage == Stage::Standing {
-            self.cancelled.push_back(token);
-            if !self.uring.is_submitted() {
-                self.kept.push(registration.socket);
-            }
+        let unseen = !self.uring.is_submitted();
+        let Some(standing) = self.requests.unregister(token, unseen) else { return false };
+        if standing {
             self.changed();
         }
         true
@@ -333,20 +234,19 @@ impl Receiver {
     /// How many registrations stand.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.registrations.len()
+        self.requests.len()
     }
 
     /// Whether no registration stands.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.registrations.is_empty()
+        self.len() == 0
     }
 
     /// How many registrations wait for a buffer.
     #[must_use]
     pub fn starved(&self) -> usize {
-        let waiting = self.passed_over.iter().chain(&self.starved);
-        waiting.filter(|token| self.registrations.get(**token).is_some()).count()
+        self.requests.starved()
     }
 
     /// The queue's descriptor has to know that a turn is due, if somebody sleeps on that.
@@ -354,132 +254,6 @@ impl Receiver {
         if let Some(queue) = &self.queue {
             queue.waker().changed();
         }
-    }
-
-    /// Makes the requests that are to be made, and cancels those to be cancelled, as far as the
-    /// kernel takes them.
-    fn hand_over(&mut self) -> io::Result<()> {
-        self.submit()?;
-        // Those of whom nothing comes leave the buffers to the next: nobody else would wake them.
-        while self.serve_starved() {
-            self.submit()?;
-            if self.uring.has_answers()? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts those who wait for buffers on the list, as many as there are buffers; says whether that is
-    /// anybody.
-    fn serve_starved(&mut self) -> bool {
-        let waiting = self.passed_over.len() + self.starved.len();
-        let mut buffers = if waiting > 0 { self.uring.ration(waiting) } else { 0 };
-        let any = buffers > 0;
-        while buffers > 0 {
-            let next = self.passed_over.pop_front().or_else(|| self.starved.pop_front());
-            let Some(token) = next else { break };
-            buffers -= usize::from(self.batch(token));
-        }
-        any
-    }
-
-    /// Hands over what is on the lists, in as few calls as hold it.
-    fn submit(&mut self) -> io::Result<()> {
-        while self.put_down() {
-            self.uring.submit()?;
-            if !self.uring.is_submitted() {
-                return Ok(());
-            }
-        }
-        self.kept.clear();
-        Ok(())
-    }
-
-    /// Puts down as much as one call hands over; says whether that is anything.
-    fn put_down(&mut self) -> bool {
-        while let Some(token) = self.cancelled.front() {
-            if !self.uring.push_cancel(token.to_bits()) {
-                return true;
-            }
-            self.cancelled.pop_front();
-        }
-        while let Some(token) = self.batched.front().copied() {
-            if let Some(registration) = self.registrations.get_mut(token) {
-                if registration.paused {
-                    registration.stage = Stage::Idle;
-                    self.batched.pop_front();
-                    continue;
-                }
-                let fd = registration.socket.0.as_fd();
-                if self.uring.push_receive(token.to_bits(), fd, registration.how) {
-                    registration.stage = Stage::Standing;
-                    registration.served = false;
-                } else {
-                    return true;
-                }
-            }
-            self.batched.pop_front();
-        }
-        !self.uring.is_submitted()
-    }
-
-    /// Has the request of a registration made, or made anew, if that is still wanted; says whether it is.
-    fn batch(&mut self, token: Token) -> bool {
-        let Some(registration) = self.registrations.get_mut(token) else { return false };
-        registration.stage = if registration.paused { Stage::Idle } else { Stage::Batched };
-        if !registration.paused {
-            self.batched.push_back(token);
-        }
-        !registration.paused
-    }
-
-    /// The next of what came in, if there is more.
-    fn next_event(&mut self) -> io::Result<Option<(Token, ReceiveEvent)>> {
-        while self.uring.has_answers()? {
-            let event = self.uring.reap().and_then(|answer| self.understand(answer));
-            if event.is_some() {
-                return Ok(event);
-            }
-        }
-        Ok(None)
-    }
-
-    /// What an answer of the kernel means to the user, if anything.
-    fn understand(&mut self, answer: Answer) -> Option<(Token, ReceiveEvent)> {
-        let Answer { name, result, buffer, more } = answer;
-        let token = Token::from_bits(name);
-        let standing = self.registrations.get_mut(token).filter(|r| r.stage != Stage::Over);
-        let Some(registration) = standing else {
-            // It was cancelled, and is not gone yet.
-            self.cancelled.extend(more.then_some(token));
-            return None;
-        };
-        let received = match result {
-            Ok(0) if !registration.datagrams => Some(Received::End),
-            Ok(_) => Some(Received::Data(buffer)),
-            Err(libc::ENOBUFS) => None,
-            // Cancelled, to be paused; or because the thread that made the request has ended.
-            Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => None,
-            Err(errno) => Some(Received::Error(io::Error::from_raw_os_error(errno))),
-        };
-        let key = registration.key;
-        registration.served |= received.is_some();
-        if matches!(received, Some(Received::End | Received::Error(_))) {
-            registration.stage = Stage::Over;
-            self.cancelled.extend(more.then_some(token));
-        } else if more {
-            // The request to cancel it came while it was at work.
-            self.cancelled.extend(registration.paused.then_some(token));
-        } else if result == Err(libc::ENOBUFS) {
-            registration.stage = Stage::Starved;
-            let waiting =
-                if registration.served { &mut self.starved } else { &mut self.passed_over };
-            waiting.push_back(token);
-        } else {
-            self.batch(token);
-        }
-        Some((token, ReceiveEvent { token, key, received: received? }))
     }
 }
 
@@ -495,50 +269,45 @@ impl Source for Receiver {
     }
 
     fn flush(&mut self) -> io::Result<Due> {
-        self.hand_over()?;
+        self.requests.hand_over(&mut self.uring)?;
         let some = self.refused.is_some() || self.uring.has_answers()?;
         Ok(if some { Due::Now } else { Due::OnWake })
     }
 
     fn drain(&mut self, sink: &mut impl Sink<ReceiveEvent>) -> io::Result<()> {
-        loop {
-            let next = match self.refused.take() {
-                Some(refused) => Some(refused),
-                None => self.next_event()?,
-            };
-            let Some((token, event)) = next else { return Ok(()) };
-            // Removed while it waited for room.
-            let Some(registration) = self.registrations.get_mut(token) else { continue };
+        // It may have been removed while it waited for room.
+        let waiting = self.refused.take().filter(|(token, _)| self.requests.is_registered(*token));
+        if let Some((token, event)) = waiting {
             if let Err(Full(event)) = sink.push(token, event) {
                 self.refused = Some((token, event));
                 return Ok(());
             }
-            registration.in_ring += 1;
         }
+        while self.uring.has_answers()? {
+            for answer in self.uring.answers() {
+                let Some((token, event)) = self.requests.understand(answer) else { continue };
+                if let Err(Full(event)) = sink.push(token, event) {
+                    self.refused = Some((token, event));
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn deliver(&mut self, token: Token) -> bool {
-        let Some(registration) = self.registrations.get_mut(token) else { return false };
-        registration.in_ring = registration.in_ring.saturating_sub(1);
-        let held_back = self.refused.as_ref().is_some_and(|(refused, _)| *refused == token);
-        if registration.stage == Stage::Over && registration.in_ring == 0 && !held_back {
-            self.registrations.remove(token);
-        }
-        true
+        self.requests.deliver(token)
     }
 
     /// The registrations end.
     fn detach(&mut self) {
-        let tokens: Vec<_> = self.registrations.iter().map(|(token, _)| token).collect();
-        for token in tokens {
+        for token in self.requests.tokens() {
             self.unregister(token);
         }
         self.refused = None;
-        self.batched.clear();
-        self.starved.clear();
-        self.passed_over.clear();
+        self.requests.forget();
         // What it can't hand over now it hands over in the next queue, or when it is dropped.
-        let _ = self.hand_over();
+        let _ = self.requests.hand_over(&mut self.uring);
         self.uring.set_waker(None);
         self.queue = None;
     }

@@ -370,23 +370,10 @@ impl Uring {
         Ok(!self.ring.completion().is_empty())
     }
 
-    /// The next answer, if there is one in memory.
-    pub(crate) fn reap(&mut self) -> Option<Answer> {
-        loop {
-            let entry = self.ring.completion().next()?;
-            let (name, flags) = (entry.user_data(), entry.flags());
-            if name == NOBODY {
-                continue;
-            }
-            let more = cqueue::more(flags);
-            self.standing -= usize::from(!more && self.standing > 0);
-            let result = u32::try_from(entry.result()).map_err(|_| entry.result().saturating_neg());
-            let id = cqueue::buffer_select(flags).filter(|id| *id < self.pool.count);
-            let len = result.unwrap_or(0).min(self.pool.size);
-            self.filled = self.filled.wrapping_add(id.is_some().into());
-            let buffer = Buffer { pool: Arc::clone(&self.pool), id, len };
-            return Some(Answer { name, result, buffer, more });
-        }
+    /// The answers that are in memory.
+    pub(crate) fn answers(&mut self) -> Answers<'_> {
+        let Uring { ring, pool, filled, standing, .. } = self;
+        Answers { entries: ring.completion(), pool, filled, standing }
     }
 
     /// The next answer, which may take a moment; none if there is nothing to come.
@@ -399,7 +386,7 @@ impl Uring {
         while !self.has_answers()? && self.standing > 0 && Instant::now() < deadline {
             self.pause();
         }
-        Ok(self.reap())
+        Ok(self.answers().next())
     }
 
     /// Waits a little for an answer.
@@ -417,7 +404,7 @@ impl Uring {
             if self.enter().is_err() {
                 return;
             }
-            while self.reap().is_some() {}
+            self.answers().for_each(drop);
             if self.standing > 0 && !asked {
                 asked = true;
                 let limit = Some(Timespec::from(FAREWELL));
@@ -426,6 +413,31 @@ impl Uring {
                 self.pause();
             }
         }
+    }
+}
+
+/// Takes one answer after another out of the ring.
+pub(crate) struct Answers<'a> {
+    entries: cqueue::CompletionQueue<'a>,
+    pool: &'a Arc<Pool>,
+    filled: &'a mut usize,
+    standing: &'a mut usize,
+}
+
+impl Iterator for Answers<'_> {
+    type Item = Answer;
+
+    fn next(&mut self) -> Option<Answer> {
+        let entry = self.entries.find(|entry| entry.user_data() != NOBODY)?;
+        let flags = entry.flags();
+        let more = cqueue::more(flags);
+        *self.standing = self.standing.saturating_sub((!more).into());
+        let result = u32::try_from(entry.result()).map_err(|_| entry.result().saturating_neg());
+        let id = cqueue::buffer_select(flags).filter(|id| *id < self.pool.count);
+        let len = result.unwrap_or(0).min(self.pool.size);
+        *self.filled = self.filled.wrapping_add(id.is_some().into());
+        let buffer = Buffer { pool: Arc::clone(self.pool), id, len };
+        Some(Answer { name: entry.user_data(), result, buffer, more })
     }
 }
 
