@@ -410,6 +410,15 @@ impl PollSet {
         &self.waker
     }
 
+    /// For [`Source::flush`](crate::Source::flush): whether the source is going to be asked again before
+    /// anybody sleeps. One to whom it costs something to call the queue may leave that off until it is asked
+    /// and this is `false`; it then calls from before it looks what it has.
+    #[must_use]
+    #[inline]
+    pub fn is_awake(&self) -> bool {
+        !self.waker.is_asleep() && !self.waker.is_exported()
+    }
+
     /// For [`Source::ready`](crate::Source::ready), under [`Order::Strict`](crate::Order::Strict): when the
     /// kernel told this, before what it tells next, of whichever source. `None` under any other order.
     #[must_use]

@@ -167,11 +167,10 @@ impl Due {
     #[inline]
     pub fn or_sooner(self, other: Due) -> Due {
         match (self, other) {
+            (due, Due::OnWake) | (Due::OnWake, due) => due,
             (Due::Now, _) | (_, Due::Now) => Due::Now,
             (Due::WhenIdle, _) | (_, Due::WhenIdle) => Due::WhenIdle,
             (Due::At(a), Due::At(b)) => Due::At(a.min(b)),
-            (Due::At(a), Due::OnWake) | (Due::OnWake, Due::At(a)) => Due::At(a),
-            (Due::OnWake, Due::OnWake) => Due::OnWake,
         }
     }
 }

@@ -30,9 +30,9 @@
 //! # std::io::Result::Ok(())
 //! ```
 
+mod received;
 mod registration;
 mod registrations;
-mod received;
 mod requests;
 mod uring;
 

@@ -270,6 +270,7 @@ impl Source for Receiver {
 
     fn flush(&mut self) -> io::Result<Due> {
         self.requests.hand_over(&mut self.uring)?;
+        self.uring.heed(self.queue.as_ref().is_some_and(PollSet::is_awake))?;
         let some = self.refused.is_some() || self.uring.has_answers()?;
         Ok(if some { Due::Now } else { Due::OnWake })
     }

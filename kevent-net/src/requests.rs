@@ -165,7 +165,18 @@ impl Requests {
 
     /// Makes the requests that are to be made, and cancels those to be cancelled, as far as the
     /// kernel takes them.
+    #[inline]
     pub(crate) fn hand_over(&mut self, uring: &mut Uring) -> io::Result<()> {
+        // Nearly always.
+        let lists = [&self.cancelled, &self.batched, &self.starved, &self.passed_over];
+        let empty = lists.iter().all(|list| list.is_empty()) && self.kept.is_empty();
+        if empty && uring.is_submitted() {
+            return Ok(());
+        }
+        self.hand_over_lists(uring)
+    }
+
+    fn hand_over_lists(&mut self, uring: &mut Uring) -> io::Result<()> {
         self.submit(uring)?;
         // Those of whom nothing comes leave the buffers to the next: nobody else would wake them.
         while self.serve_starved(uring) {
@@ -242,6 +253,7 @@ impl Requests {
     }
 
     /// What an answer of the kernel means to the user, if anything.
+    #[inline]
     pub(crate) fn understand(&mut self, answer: Answer) -> Option<(Token, ReceiveEvent)> {
         let Answer { name, result, buffer, more } = answer;
         let token = Token::from_bits(name);

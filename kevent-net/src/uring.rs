@@ -9,28 +9,28 @@
 //!
 //! # Safety
 //!
-//! The kernel writes to a buffer from the moment at which it is published in the buffer ring until a
-//! completion names it. All buffers and the ring of them are one block of memory, [`Pool`], that stands
-//! as long as there is a [`Buffer`] of it or the io_uring: and that one is dropped only when the last
-//! request has completed, or the block is leaked. A buffer is either published or stands behind one
-//! `Buffer`, so nobody writes to what is read.
+//! What the kernel writes to is the pool of [buffers], which stands until the last request has completed,
+//! or is leaked.
 
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+mod bell;
+mod buffers;
+
 use std::fmt;
 use std::io;
-use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use kevent_core::Waker;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use bell::Bell;
+pub use buffers::Buffer;
+use buffers::Pool;
 
 /// How many requests one call hands over.
 const BATCH: u32 = 256;
@@ -38,158 +38,11 @@ const BATCH: u32 = 256;
 /// The kernel's name for the ring of buffers. An io_uring of ours has one.
 const GROUP: u16 = 0;
 
-/// Where the ring of buffers begins: at a page, of whatever size.
-const ALIGN: usize = 65_536;
-
-/// What a processor caches at a time, mostly.
-const LINE: usize = 64;
-
 /// How long a ring that is dropped waits for the kernel to let go of the buffers.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The name of requests that are no registration's. Tokens are never that high.
 const NOBODY: u64 = u64::MAX;
-
-/// Buffers, and the ring in which those lie that the kernel may fill.
-struct Pool {
-    block: NonNull<u8>,
-    layout: Layout,
-    /// How many; a power of two.
-    count: u16,
-    size: u32,
-    /// How far apart they are: an odd number of cache lines, so that their beginnings, which are what is
-    /// used of them mostly, do not all compete for the same few places in the cache.
-    stride: usize,
-    published: Mutex<Published>,
-}
-
-/// What of the pool the kernel may fill.
-struct Published {
-    /// Where the next buffer goes in the ring, modulo its size. The kernel reads on up to here.
-    tail: u16,
-    /// How often a buffer was published.
-    times: usize,
-    /// Somebody waits for a buffer, behind this queue.
-    awaited: bool,
-    waker: Option<Waker>,
-}
-
-// SAFETY: the block is owned, and written to under the lock, or by the kernel.
-unsafe impl Send for Pool {}
-// SAFETY: as above; and a buffer is read through the one `Buffer` that stands for it.
-unsafe impl Sync for Pool {}
-
-impl Pool {
-    fn new(count: u16, size: u32) -> io::Result<Pool> {
-        let ring = usize::from(count) * size_of::<BufRingEntry>();
-        let stride = ((size as usize).div_ceil(LINE) | 1) * LINE;
-        let bytes = stride.checked_mul(count.into()).and_then(|n| n.checked_add(ring));
-        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, ALIGN).ok());
-        let layout = layout.ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: the layout is not empty: neither `count` nor `size` is zero, says the caller.
-        let block = NonNull::new(unsafe { alloc_zeroed(layout) });
-        let block = block.ok_or(io::ErrorKind::OutOfMemory)?;
-        let published = Mutex::new(Published { tail: 0, times: 0, awaited: false, waker: None });
-        Ok(Pool { block, layout, count, size, stride, published })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Published> {
-        // No caller panics while it holds the lock.
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ring(&self) -> *mut BufRingEntry {
-        self.block.as_ptr().cast()
-    }
-
-    fn data(&self, id: u16) -> *mut u8 {
-        let ring = usize::from(self.count) * size_of::<BufRingEntry>();
-        let offset = ring + usize::from(id) * self.stride;
-        // SAFETY: `id` is below `count`, as whoever has one knows, so this is within the block.
-        unsafe { self.block.as_ptr().add(offset) }
-    }
-
-    /// Gives buffer `id` to the kernel.
-    fn publish(&self, id: u16) {
-        let mut published = self.lock();
-        let at = usize::from(published.tail & (self.count - 1));
-        // SAFETY: `at` is below `count`, so this is within the ring.
-        let entry = unsafe { self.ring().add(at) };
-        // SAFETY: the kernel reads an entry only after the tail has passed it, and there are as many
-        // entries as buffers: so it is done with this one. Zeroes are an entry, too.
-        let entry = unsafe { &mut *entry };
-        entry.set_addr(self.data(id) as u64);
-        entry.set_len(self.size);
-        entry.set_bid(id);
-        published.tail = published.tail.wrapping_add(1);
-        // SAFETY: the ring begins with an entry.
-        let tail = unsafe { BufRingEntry::tail(self.ring()) };
-        // SAFETY: the tail is two aligned bytes of the block, which the kernel reads, and only these
-        // lines write. It lies in the part of the first entry that is nobody else's.
-        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        tail.store(published.tail, Ordering::Release);
-        published.times = published.times.wrapping_add(1);
-        let awaited = std::mem::take(&mut published.awaited);
-        let waker = if awaited { published.waker.clone() } else { None };
-        drop(published);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and nobody has it any more: see the top.
-        unsafe { dealloc(self.block.as_ptr(), self.layout) };
-    }
-}
-
-/// What was received, in one of the source's buffers. It goes back to the source when it is dropped,
-/// on whatever thread: so drop it, or copy from it, rather than keeping it.
-///
-/// ```
-/// # fn shout(buffer: &kevent_net::Buffer) -> Vec<u8> {
-/// buffer.to_ascii_uppercase() // It is a slice.
-/// # }
-/// ```
-pub struct Buffer {
-    pool: Arc<Pool>,
-    /// Which of the pool's; none if there was nothing to receive but that there is nothing.
-    id: Option<u16>,
-    len: u32,
-}
-
-impl Deref for Buffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let Some(id) = self.id else { return &[] };
-        // SAFETY: the buffer is this one's, of which the kernel has filled `len` bytes, and it is not
-        // published before this is dropped.
-        unsafe { std::slice::from_raw_parts(self.pool.data(id), self.len as usize) }
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.pool.publish(id);
-        }
-    }
-}
-
-impl fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
 
 /// What the kernel says of a request.
 pub(crate) struct Answer {
@@ -223,7 +76,7 @@ pub(crate) enum How {
 pub(crate) struct Uring {
     ring: IoUring,
     /// Rings when there is something to ask for, if the ring's own descriptor does not.
-    bell: Option<OwnedFd>,
+    bell: Option<Bell>,
     /// Nothing was handed over yet, so that no thread owns it.
     unowned: bool,
     pool: Arc<Pool>,
@@ -246,24 +99,18 @@ impl Uring {
             // It belongs to the thread that enables it.
             builder.setup_r_disabled();
         }
-        let ring = builder.build(BATCH).map_err(|e| refused("io_uring_setup", &e))?;
+        let mut ring = builder.build(BATCH).map_err(|e| refused("io_uring_setup", &e))?;
         let bell = match threads {
             Threads::Any => None,
-            Threads::One => Some(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
+            Threads::One => Some(Bell::new(&mut ring)?),
         };
-        if let Some(bell) = &bell {
-            let registered = ring.submitter().register_eventfd(bell.as_raw_fd());
-            registered.map_err(|e| refused("io_uring_register", &e))?;
-        }
         let pool = Arc::new(Pool::new(count, size)?);
+        let (entries, count) = pool.entries();
         // SAFETY: the address is that of `count` entries, on a page, and they stand as long as the
         // ring: see the top.
-        let registered = unsafe {
-            let submitter = ring.submitter();
-            submitter.register_buf_ring_with_flags(pool.ring() as u64, count, GROUP, 0)
-        };
+        let registered =
+            unsafe { ring.submitter().register_buf_ring_with_flags(entries, count, GROUP, 0) };
         registered.map_err(|e| refused("io_uring_register", &e))?;
-        (0..count).for_each(|id| pool.publish(id));
         let (unowned, process) = (threads == Threads::One, std::process::id());
         Ok(Uring { ring, bell, unowned, pool, filled: 0, standing: 0, process })
     }
@@ -280,16 +127,13 @@ impl Uring {
 
     /// Who is woken when a buffer comes back that is waited for.
     pub(crate) fn set_waker(&self, waker: Option<Waker>) {
-        self.pool.lock().waker = waker;
+        self.pool.set_waker(waker);
     }
 
     /// For how many of `wanted` requests there is a buffer. If that is not all of them, the queue is
     /// woken when one comes back.
     pub(crate) fn ration(&self, wanted: usize) -> usize {
-        let mut published = self.pool.lock();
-        let free = published.times.wrapping_sub(self.filled);
-        published.awaited = free < wanted;
-        free.min(wanted)
+        self.pool.ration(wanted, self.filled)
     }
 
     /// Puts a request down that receives from `fd` until it is cancelled. `false` when the batch is full.
@@ -351,12 +195,29 @@ impl Uring {
         }
     }
 
+    /// The queue is going to look at this in a moment, if it is `awake`; or it sleeps until the descriptor
+    /// gets ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Uring::submit).
+    pub(crate) fn heed(&mut self, awake: bool) -> io::Result<()> {
+        let Some(bell) = &mut self.bell else { return Ok(()) };
+        if awake {
+            bell.is_not_needed();
+        } else if bell.is_needed() {
+            self.enter()?;
+        }
+        Ok(())
+    }
+
     /// Whether there are answers. Makes no system call, unless the kernel says that it has some which it
     /// has to be asked for: because there was no room, or because the ring belongs to one thread.
     ///
     /// # Errors
     ///
     /// As [`submit`](Uring::submit).
+    #[inline]
     pub(crate) fn has_answers(&mut self) -> io::Result<bool> {
         if !self.ring.completion().is_empty() {
             return Ok(true);
@@ -371,6 +232,7 @@ impl Uring {
     }
 
     /// The answers that are in memory.
+    #[inline]
     pub(crate) fn answers(&mut self) -> Answers<'_> {
         let Uring { ring, pool, filled, standing, .. } = self;
         Answers { entries: ring.completion(), pool, filled, standing }
@@ -398,6 +260,9 @@ impl Uring {
     /// Ends every request that the kernel has, and throws away what it says of them.
     fn end(&mut self) {
         let deadline = Instant::now() + FAREWELL;
+        if self.heed(false).is_err() {
+            return;
+        }
         let mut asked = false;
         while self.standing > 0 && Instant::now() < deadline {
             // They say that they have ended when the thread that made them gets to it.
@@ -427,16 +292,16 @@ pub(crate) struct Answers<'a> {
 impl Iterator for Answers<'_> {
     type Item = Answer;
 
+    #[inline]
     fn next(&mut self) -> Option<Answer> {
         let entry = self.entries.find(|entry| entry.user_data() != NOBODY)?;
         let flags = entry.flags();
         let more = cqueue::more(flags);
         *self.standing = self.standing.saturating_sub((!more).into());
         let result = u32::try_from(entry.result()).map_err(|_| entry.result().saturating_neg());
-        let id = cqueue::buffer_select(flags).filter(|id| *id < self.pool.count);
-        let len = result.unwrap_or(0).min(self.pool.size);
-        *self.filled = self.filled.wrapping_add(id.is_some().into());
-        let buffer = Buffer { pool: Arc::clone(self.pool), id, len };
+        let id = cqueue::buffer_select(flags);
+        let buffer = Buffer::filled(self.pool, id, result.unwrap_or(0));
+        *self.filled = self.filled.wrapping_add(buffer.is_taken().into());
         Some(Answer { name: entry.user_data(), result, buffer, more })
     }
 }
@@ -444,11 +309,7 @@ impl Iterator for Answers<'_> {
 /// What gets readable when there are answers, or some to ask for: edge-triggered, and never read.
 impl AsFd for Uring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        if let Some(bell) = &self.bell {
-            return bell.as_fd();
-        }
-        // SAFETY: the ring is open as long as it is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+        self.bell.as_ref().map_or(self.ring.as_fd(), Bell::as_fd)
     }
 }
 
@@ -495,4 +356,68 @@ fn refused(call: &str, error: &io::Error) -> io::Error {
     let text =
         format!("{call}: {error}; probably {text}: use `Readiness`, which needs no io_uring");
     io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    /// A ring of one thread's that receives, and the socket's peer; nothing where there can be none.
+    fn bench() -> Option<(Uring, UnixStream, UnixStream)> {
+        let mut uring = match Uring::new(Threads::One, 16, 16) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                println!("skipped: {error}");
+                return None;
+            }
+            uring => uring.unwrap(),
+        };
+        let (here, there) = UnixStream::pair().unwrap();
+        assert!(uring.push_receive(1, here.as_fd(), How::Receive));
+        uring.submit().unwrap();
+        Some((uring, here, there))
+    }
+
+    /// Whether the bell was rung since it was last read.
+    fn rang(uring: &Uring) -> bool {
+        rustix::io::read(uring.bell.as_ref().unwrap(), &mut [0; 8]).is_ok()
+    }
+
+    fn arrives(uring: &mut Uring, there: &mut UnixStream) -> bool {
+        there.write_all(b"x").unwrap();
+        let rang = rang(uring);
+        assert!(uring.has_answers().unwrap(), "rung or not, it is there");
+        uring.answers().for_each(drop);
+        // It rings for answers, too.
+        self::rang(uring);
+        rang
+    }
+
+    #[test]
+    fn bell_is_mute_from_the_second_turn_on_of_a_queue_that_is_awake() {
+        let Some((mut uring, _here, mut there)) = bench() else { return };
+        uring.heed(true).unwrap();
+        assert!(arrives(&mut uring, &mut there));
+        uring.heed(true).unwrap();
+        assert!(!arrives(&mut uring, &mut there));
+        uring.heed(false).unwrap();
+        assert!(arrives(&mut uring, &mut there), "somebody sleeps");
+        uring.heed(true).unwrap();
+        uring.heed(false).unwrap();
+        uring.heed(true).unwrap();
+        assert!(arrives(&mut uring, &mut there), "the turns were not in a row");
+    }
+
+    #[test]
+    fn what_the_mute_bell_did_not_tell_is_there_for_who_goes_to_sleep() {
+        let Some((mut uring, _here, mut there)) = bench() else { return };
+        uring.heed(true).unwrap();
+        uring.heed(true).unwrap();
+        there.write_all(b"x").unwrap();
+        assert!(!rang(&uring));
+        uring.heed(false).unwrap();
+        assert!(!uring.ring.completion().is_empty(), "without asking once more");
+    }
 }

@@ -16,6 +16,7 @@ use common::{sys, tcp_pair};
 use kevent_core::testing::Contract;
 use kevent_core::{Queue, Token, Wait};
 use kevent_net::{Buffer, ReceiveEvent, Received, Receiver};
+use rustix::event::{PollFd, PollFlags};
 
 #[test]
 fn data_come_with_their_key_as_often_as_they_are_sent() {
@@ -522,4 +523,53 @@ fn waits_are_no_longer_than_asked() {
     let begun = std::time::Instant::now();
     bench.queue.wait(Duration::from_millis(5)).unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(5));
+}
+
+#[test]
+fn sleeper_that_was_busy_is_woken() {
+    for make in [receiver, for_one_thread] {
+        let Some(mut bench) = Bench::of(64, make(64, 64)) else { return };
+        let (here, mut own) = UnixStream::pair().unwrap();
+        let (from, mut theirs) = UnixStream::pair().unwrap();
+        bench.register(&Arc::new(here), 0);
+        bench.register(&Arc::new(from), 1);
+        let (go, wanted) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            wanted.iter().for_each(|()| theirs.write_all(b"y").unwrap());
+        });
+        for round in 0..3_000 {
+            // It looks at what it has so often that nobody needs to call it.
+            for _ in 0..round % 5 {
+                own.write_all(b"x").unwrap();
+                assert_eq!(bench.event().key, 0);
+            }
+            go.send(()).unwrap();
+            assert_eq!(bench.event().key, 1, "round {round}");
+        }
+        drop(go);
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn descriptor_of_a_queue_that_was_busy_gets_readable() {
+    let Some(mut bench) = Bench::of(64, for_one_thread(64, 64)) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    bench.register(&Arc::new(here), 0);
+    for _ in 0..5 {
+        there.write_all(b"x").unwrap();
+        bench.event();
+    }
+    let limit = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+    for _ in 0..5 {
+        // Until the queue says that it has nothing.
+        while bench.queue.wait(Wait::poll()).unwrap() > 0 {
+            while bench.queue.next().is_some() {}
+        }
+        assert!(bench.queue.next().is_none());
+        there.write_all(b"x").unwrap();
+        let mut set = [PollFd::new(&bench.queue, PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut set, Some(&limit)).unwrap(), 1);
+        assert_eq!(bench.data(), b"x");
+    }
 }

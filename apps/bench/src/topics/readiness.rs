@@ -4,6 +4,7 @@ mod kevent;
 mod peers;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,18 +14,33 @@ use crate::measure::{self, Random};
 pub(crate) const TOPIC: Topic =
     Topic { name: "readiness", title: "Descriptors that get ready", groups, helper: None };
 
-/// A pipe, both ends of which do not block.
+/// A pipe, or a pair of sockets in the place of one. Neither end blocks.
 struct Pipe {
     /// Shared with those who want a share in it.
     read: Arc<OwnedFd>,
     write: OwnedFd,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Pipe,
+    Socket,
 }
 
 impl Pipe {
-    fn new() -> Result<Pipe> {
+    fn new(kind: Kind) -> Result<Pipe> {
         use rustix::pipe::{PipeFlags, pipe_with};
-        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        Ok(Pipe { read: Arc::new(read), write })
+        let (read, write) = match kind {
+            Kind::Pipe => pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?,
+            Kind::Socket => {
+                let (read, write) = UnixStream::pair()?;
+                read.set_nonblocking(true)?;
+                write.set_nonblocking(true)?;
+                (read.into(), write.into())
+            }
+        };
+        Ok(Pipe { read: Arc::new(read), write, kind })
     }
 
     fn write(&self) -> Result<()> {
@@ -67,16 +83,18 @@ trait Watch: Sized + 'static {
 /// What is to be done.
 #[derive(Clone, Copy)]
 enum Shape {
-    One,
-    All,
+    One(Kind),
+    All(Kind),
     Register,
     Memory,
 }
 
 fn peer<W: Watch>(name: &'static str, shape: Shape) -> Peer {
-    let run = match shape {
-        Shape::One => one_ready::<W>,
-        Shape::All => all_ready::<W>,
+    let run: fn(&Setting) -> Result<Sample> = match shape {
+        Shape::One(Kind::Pipe) => |setting| one_ready::<W>(setting, Kind::Pipe),
+        Shape::One(Kind::Socket) => |setting| one_ready::<W>(setting, Kind::Socket),
+        Shape::All(Kind::Pipe) => |setting| all_ready::<W>(setting, Kind::Pipe),
+        Shape::All(Kind::Socket) => |setting| all_ready::<W>(setting, Kind::Socket),
         Shape::Register => registration::<W>,
         Shape::Memory => memory::<W>,
     };
@@ -88,6 +106,7 @@ fn everyone(shape: Shape) -> Vec<Peer> {
         peer::<kevent::Level>("kevent", shape),
         peer::<kevent::Edge>("kevent, edge", shape),
         peer::<kevent::Ring>("kevent, ring", shape),
+        peer::<kevent::RingOfOneThread>("kevent, ring of one thread", shape),
         peer::<peers::EpollLevel>("epoll", shape),
         peer::<peers::EpollEdge>("epoll, edge", shape),
         peer::<peers::UringPoll>("io_uring, multishot poll", shape),
@@ -109,26 +128,48 @@ const METRICS: &[Metric] = &[
     Metric { name: "CPU per event, in all", unit: "ns" },
 ];
 
+const ONE: &str = "Eight bytes are written to one of them at random, and read when it is told ready. \
+                   Each process first measures the write and the read alone, on the same ones.";
+const ALL: &str = "Eight bytes are written to each, and read as they are told ready. \
+                   Each process first measures the writes and the reads alone, on the same ones.";
+
+// Which of the two rings serves pipes and which sockets is as the documentation of the receiver says.
 fn groups() -> Vec<Group> {
     let goal = |who, factor| Goal { metric: 0, who, bound: Bound::Times(factor, &["epoll"]) };
     vec![
         Group {
             name: "readiness/one".into(),
             title: "One of 1,000 pipes gets ready".into(),
-            about: "Eight bytes are written to one pipe at random, and read when it is told ready. \
-                    Each process first measures the write and the read alone, on the same pipes.",
+            about: ONE,
             metrics: METRICS,
-            peers: everyone(Shape::One),
+            peers: everyone(Shape::One(Kind::Pipe)),
             size: 1_000,
-            goals: vec![goal("kevent", 1.05), goal("kevent, ring", 1.0)],
+            goals: vec![goal("kevent", 1.05), goal("kevent, ring of one thread", 1.0)],
         },
         Group {
             name: "readiness/all".into(),
             title: "All of 1,000 pipes get ready".into(),
-            about: "Eight bytes are written to every pipe, and read as they are told ready. \
-                    Each process first measures the writes and the reads alone, on the same pipes.",
+            about: ALL,
             metrics: METRICS,
-            peers: everyone(Shape::All),
+            peers: everyone(Shape::All(Kind::Pipe)),
+            size: 1_000,
+            goals: vec![goal("kevent", 1.05), goal("kevent, ring of one thread", 0.5)],
+        },
+        Group {
+            name: "readiness/one-socket".into(),
+            title: "One of 1,000 sockets gets ready".into(),
+            about: ONE,
+            metrics: METRICS,
+            peers: everyone(Shape::One(Kind::Socket)),
+            size: 1_000,
+            goals: vec![goal("kevent", 1.05), goal("kevent, ring", 1.0)],
+        },
+        Group {
+            name: "readiness/all-sockets".into(),
+            title: "All of 1,000 sockets get ready".into(),
+            about: ALL,
+            metrics: METRICS,
+            peers: everyone(Shape::All(Kind::Socket)),
             size: 1_000,
             goals: vec![goal("kevent", 1.05), goal("kevent, ring", 0.5)],
         },
@@ -144,13 +185,13 @@ fn groups() -> Vec<Group> {
     ]
 }
 
-fn pipes(setting: &Setting) -> Result<Pipes> {
+fn pipes(setting: &Setting, kind: Kind) -> Result<Pipes> {
     let count = setting.pick(setting.size, 32);
-    (0..count).map(|_| Pipe::new()).collect::<Result<Vec<_>>>().map(Pipes::from)
+    (0..count).map(|_| Pipe::new(kind)).collect::<Result<Vec<_>>>().map(Pipes::from)
 }
 
-fn one_ready<W: Watch>(setting: &Setting) -> Result<Sample> {
-    let pipes = pipes(setting)?;
+fn one_ready<W: Watch>(setting: &Setting, kind: Kind) -> Result<Sample> {
+    let pipes = pipes(setting, kind)?;
     let mut random = Random::new();
     let bare = measure::cpu_per_operation(setting, 1, || {
         let pipe = random.pick(&pipes)?;
@@ -165,8 +206,8 @@ fn one_ready<W: Watch>(setting: &Setting) -> Result<Sample> {
     Ok(vec![Some(cost - bare), Some(cost)])
 }
 
-fn all_ready<W: Watch>(setting: &Setting) -> Result<Sample> {
-    let pipes = pipes(setting)?;
+fn all_ready<W: Watch>(setting: &Setting, kind: Kind) -> Result<Sample> {
+    let pipes = pipes(setting, kind)?;
     let bare = measure::cpu_per_operation(setting, pipes.len(), || {
         pipes.iter().try_for_each(Pipe::write)?;
         pipes.iter().try_for_each(Pipe::read)
@@ -180,7 +221,7 @@ fn all_ready<W: Watch>(setting: &Setting) -> Result<Sample> {
 }
 
 fn registration<W: Watch>(setting: &Setting) -> Result<Sample> {
-    let pipes = pipes(setting)?;
+    let pipes = pipes(setting, Kind::Pipe)?;
     let register = || -> Result<f64> {
         pipes.first().ok_or("no pipes")?.write()?;
         let (cost, _) = measure::cpu_of(|| {
@@ -196,7 +237,7 @@ fn registration<W: Watch>(setting: &Setting) -> Result<Sample> {
 }
 
 fn memory<W: Watch>(setting: &Setting) -> Result<Sample> {
-    let pipes = pipes(setting)?;
+    let pipes = pipes(setting, Kind::Pipe)?;
     super::memory::heap_of(pipes.len(), || {
         let mut watch = W::open(Rc::clone(&pipes))?;
         pipes.iter().try_for_each(Pipe::write)?;

@@ -58,22 +58,44 @@ impl Kevent {
     }
 }
 
-/// Receives by itself, on io_uring.
-pub(super) struct Ring(Queue<ReceiveEvent>);
+/// Receive by themselves, on io_uring.
+pub(super) struct Ring(Receiving);
+pub(super) struct RingOfOneThread(Receiving);
+
+impl Watch for Ring {
+    fn open(pipes: Pipes) -> Result<Self> {
+        Ok(Ring(Receiving::open(&pipes, Receiver::with_buffers(BUFFERS, SIZE)?)?))
+    }
+
+    fn turn(&mut self) -> Result<usize> {
+        self.0.turn()
+    }
+}
+
+impl Watch for RingOfOneThread {
+    fn open(pipes: Pipes) -> Result<Self> {
+        Ok(RingOfOneThread(Receiving::open(&pipes, Receiver::for_one_thread(BUFFERS, SIZE)?)?))
+    }
+
+    fn turn(&mut self) -> Result<usize> {
+        self.0.turn()
+    }
+}
 
 /// A buffer for each pipe, as large as what is written.
 const BUFFERS: NonZero<usize> = NonZero::new(1024).unwrap();
 const SIZE: NonZero<usize> = NonZero::new(64).unwrap();
 
-impl Watch for Ring {
-    fn open(pipes: Pipes) -> Result<Self> {
+struct Receiving(Queue<ReceiveEvent>);
+
+impl Receiving {
+    fn open(pipes: &Pipes, receiver: Receiver) -> Result<Receiving> {
         let mut queue = Queue::new()?;
-        let receiver = Receiver::for_one_thread(BUFFERS, SIZE)?;
         let id = queue.attach(receiver, |event| event)?;
         for (key, pipe) in pipes.iter().enumerate() {
             queue[id].register(&pipe.read, key as u64)?;
         }
-        Ok(Ring(queue))
+        Ok(Receiving(queue))
     }
 
     fn turn(&mut self) -> Result<usize> {

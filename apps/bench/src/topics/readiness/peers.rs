@@ -8,7 +8,7 @@ use rustix::event::epoll;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
-use super::{Pipes, Watch};
+use super::{Kind, Pipe, Pipes, Watch};
 use crate::group::Result;
 use crate::sys;
 
@@ -107,6 +107,13 @@ impl Watch for UringPoll {
     }
 }
 
+fn receive(ring: &mut sys::Uring, pipe: &Pipe, key: u64) -> std::io::Result<()> {
+    match pipe.kind {
+        Kind::Pipe => ring.read_multishot(pipe.as_raw_fd(), key),
+        Kind::Socket => ring.receive_multishot(pipe.as_raw_fd(), key),
+    }
+}
+
 pub(super) struct UringRead {
     ring: sys::Uring,
     pipes: Pipes,
@@ -117,7 +124,7 @@ impl Watch for UringRead {
         // A buffer for each pipe: none runs dry.
         let mut ring = sys::Uring::new(1024)?;
         for (key, pipe) in pipes.iter().enumerate() {
-            ring.read_multishot(pipe.as_raw_fd(), key as u64)?;
+            receive(&mut ring, pipe, key as u64)?;
         }
         Ok(UringRead { ring, pipes })
     }
@@ -131,8 +138,7 @@ impl Watch for UringRead {
                 count += 1;
             }
             if !completion.more {
-                let pipe = &self.pipes[completion.key as usize];
-                self.ring.read_multishot(pipe.as_raw_fd(), completion.key)?;
+                receive(&mut self.ring, &self.pipes[completion.key as usize], completion.key)?;
             }
         }
         Ok(count)
