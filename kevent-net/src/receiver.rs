@@ -33,7 +33,7 @@ const MAX_BUFFERS: usize = 1 << 15;
 /// # Buffers
 ///
 /// There is a fixed number of them for all sockets together. What an event carries is one of them,
-/// [`Buffer`], and goes back when it is dropped. When all are in the program's hands, what comes in stays
+/// [`Buffer`](crate::Buffer), and goes back when it is dropped. When all are in the program's hands, what comes in stays
 /// in the sockets, and their peers are held up: nothing is lost but by sockets that drop what they have
 /// no room for, as UDP's do. Once a buffer is back the sockets that went without get their turn, the
 /// longest waiting first.
@@ -160,7 +160,7 @@ impl Receiver {
     ///
     /// `InvalidInput` for what is neither socket nor pipe; `Unsupported` for a pipe before Linux 6.7. What is
     /// wrong with the socket itself (it is not connected,
-    /// for example) comes as [`Received::Error`].
+    /// for example) comes as [`Received::Error`](crate::Received::Error).
     pub fn register(
         &mut self,
         socket: &Arc<impl AsFd + Send + Sync + 'static>,
