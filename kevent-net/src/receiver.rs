@@ -118,9 +118,9 @@ impl Receiver {
 
     /// As [`with_buffers`](Receiver::with_buffers), for a queue that one thread waits for: that which
     /// is the first to wait after something was registered. In return the program is not interrupted for
-    /// each thing that comes in: it is received when the queue looks, all of it in a few calls. Which of
-    /// the two costs less depends on what comes in, and how; the example `cost` measures both. On pipes of
-    /// which many are active this one does, by far; where one is active at a time, the other.
+    /// each thing that comes in: it is received when the queue looks, all of it in a few calls. On pipes of
+    /// which many are active that costs a third; elsewhere the two are close. The example `cost` measures
+    /// both.
     ///
     /// For another thread that waits for the queue the source has an error, `PermissionDenied`. A
     /// receiver that is dropped by another thread leaks the memory of its buffers, because the kernel

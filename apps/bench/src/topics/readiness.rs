@@ -133,7 +133,6 @@ const ONE: &str = "Eight bytes are written to one of them at random, and read wh
 const ALL: &str = "Eight bytes are written to each, and read as they are told ready. \
                    Each process first measures the writes and the reads alone, on the same ones.";
 
-// Which of the two rings serves pipes and which sockets is as the documentation of the receiver says.
 fn groups() -> Vec<Group> {
     let goal = |who, factor| Goal { metric: 0, who, bound: Bound::Times(factor, &["epoll"]) };
     vec![
@@ -162,7 +161,7 @@ fn groups() -> Vec<Group> {
             metrics: METRICS,
             peers: everyone(Shape::One(Kind::Socket)),
             size: 1_000,
-            goals: vec![goal("kevent", 1.05), goal("kevent, ring", 1.0)],
+            goals: vec![goal("kevent", 1.05), goal("kevent, ring of one thread", 1.0)],
         },
         Group {
             name: "readiness/all-sockets".into(),
@@ -171,7 +170,7 @@ fn groups() -> Vec<Group> {
             metrics: METRICS,
             peers: everyone(Shape::All(Kind::Socket)),
             size: 1_000,
-            goals: vec![goal("kevent", 1.05), goal("kevent, ring", 0.5)],
+            goals: vec![goal("kevent", 1.05), goal("kevent, ring of one thread", 0.5)],
         },
         Group {
             name: "readiness/register".into(),
