@@ -20,7 +20,7 @@ pub struct Completion {
     /// The count, or whatever else the operation has for a result.
     pub result: io::Result<u64>,
     /// The operation, with its buffers and descriptors.
-    pub op: Op,
+    pub op: Box<Op>,
     /// How it was done; of an operation of several steps, how the last was that took a backend.
     pub way: Way,
     pub(crate) cancelled: bool,
@@ -31,7 +31,7 @@ impl Completion {
     /// [`Sim::inject`](kevent_core::testing::Sim::inject).
     #[must_use]
     pub fn for_test(key: u64, op: impl Into<Op>, result: io::Result<u64>) -> Completion {
-        let (token, op) = (Token::SOLE, op.into());
+        let (token, op) = (Token::SOLE, Box::new(op.into()));
         Completion { token, key, result, op, way: Way::Inline, cancelled: false }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use kevent_core::{
@@ -20,6 +20,7 @@ use crate::ops::Op;
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
 use crate::sockets::Sockets;
+use crate::ways::Ways;
 
 /// How often one turn submits what the completions of the last submission led to.
 const ROUNDS: usize = 16;
@@ -90,6 +91,7 @@ pub struct Aio {
     runnable: VecDeque<Token>,
     deadlines: BTreeSet<(Instant, Token)>,
     done: VecDeque<Completion>,
+    ways: Ways,
     counters: Counters,
     queue: Option<PollSet>,
 }
@@ -115,6 +117,7 @@ impl Aio {
             runnable: VecDeque::new(),
             deadlines: BTreeSet::new(),
             done: VecDeque::new(),
+            ways: Ways::default(),
             counters: Counters::default(),
             queue: None,
         }
@@ -217,22 +220,35 @@ impl Aio {
         let line = op.socket().map(|socket| socket.as_raw_fd());
         let token = self.flights.insert(Flight::new(key, line, deadline));
         self.deadlines.extend(deadline.map(|deadline| (deadline, token)));
+        // From here on it stays where it is: the kernel may point into it, and it is moved no more.
+        let op = Box::new(op);
         match line {
-            Some(fd) if !self.sockets.join(fd, token) => {
-                self.put(token, Stage::InLine(Box::new(op)));
-            }
+            Some(fd) if !self.sockets.join(fd, token) => self.put(token, Stage::InLine(op)),
             _ => self.begin(token, op),
         }
         self.changed();
         Ok(token)
     }
 
-    /// The first step. An operation that is done with it is never boxed.
-    fn begin(&mut self, token: Token, mut op: Op) {
-        match op.advance() {
-            Step::Done(result) => self.finish(token, op, result),
-            step => self.go_on(token, Box::new(op), step),
+    /// The first step.
+    fn begin(&mut self, token: Token, mut op: Box<Op>) {
+        let step = match op.looks_at() {
+            Some(file) => self.look(file.as_raw_fd(), &mut op),
+            None => op.advance(),
+        };
+        self.go_on(token, op, step);
+    }
+
+    /// Has an operation look whether it can be done at once, if that is likely, and cheaper than to be one of
+    /// a batch.
+    fn look(&mut self, file: RawFd, op: &mut Op) -> Step {
+        let on_ring = self.ring.as_ref().is_some_and(Uring::works);
+        if !self.ways.wants_look(file, on_ring) {
+            return Step::Run;
         }
+        let step = op.advance();
+        self.ways.looked(file, matches!(step, Step::Done(_)));
+        step
     }
 
     /// Does what an operation asked for; or has it end early, if that is wanted by now.
@@ -243,7 +259,7 @@ impl Aio {
             }
         }
         match step {
-            Step::Done(result) => self.finish(token, *op, result),
+            Step::Done(result) => self.finish(token, op, result),
             Step::Run => self.run(Job { token, op }),
             Step::Writable => self.arm(token, op),
             Step::Again => {
@@ -356,7 +372,7 @@ impl Aio {
                 match step {
                     Step::Writable => {
                         let error = io::Error::from_raw_os_error(libc::EIO);
-                        self.finish(token, *op, Err(error));
+                        self.finish(token, op, Err(error));
                     }
                     step => self.go_on(token, op, step),
                 }
@@ -365,7 +381,7 @@ impl Aio {
     }
 
     /// An operation has its result.
-    fn finish(&mut self, token: Token, op: Op, result: io::Result<u64>) {
+    fn finish(&mut self, token: Token, op: Box<Op>, result: io::Result<u64>) {
         let Some(flight) = self.flights.get_mut(token) else { return };
         flight.stage = Stage::Done;
         if let Some(deadline) = flight.deadline {
@@ -425,11 +441,12 @@ impl Aio {
             self.sockets.look(&mut self.runnable)?;
         }
         while !slice.is_over {
-            let found = [self.reap_ring(), self.reap_pool(), self.resume()];
-            if found == [false; 3] {
+            let reaped = self.reap_ring() | self.reap_pool();
+            let resumed = self.resume();
+            if !reaped && !resumed {
                 break;
             }
-            slice.pass(self.now());
+            slice.pass(!resumed, || self.now());
         }
         Ok(())
     }
@@ -577,6 +594,7 @@ impl Source for Aio {
     }
 
     fn flush(&mut self) -> io::Result<Due> {
+        self.ways.turn();
         self.expire();
         let due = self.turn()?;
         if !self.done.is_empty() {

@@ -16,7 +16,7 @@
 //!     queue.wait(None)?;
 //!     let Some(completion) = queue.next() else { continue };
 //!     completion.result?;
-//!     match completion.op {
+//!     match *completion.op {
 //!         Op::Open(mut open) => {
 //!             let file = Arc::new(open.take().expect("a file that was opened"));
 //!             queue[aio].submit(Read::new(file, 0, Vec::with_capacity(4096)), 2)?;
@@ -48,6 +48,7 @@ mod slice;
 mod sockets;
 mod sys;
 pub mod testing;
+mod ways;
 
 pub use crate::builder::{Builder, Choice, UnknownChoice};
 pub use crate::completion::{Cancel, Completion, SubmitError};

@@ -28,6 +28,12 @@ pub(crate) trait Operation: Send {
     /// beginning, and again when what [`Step::Writable`] or [`Step::Again`] asked for has come true.
     fn advance(&mut self) -> Step;
 
+    /// The file at which the first `advance` only looks: whether what is asked for is in memory, so that the
+    /// operation is done. The engine may leave that out, and go on as if it had said [`Step::Run`].
+    fn looks_at(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything
     /// that it points to stays where it is until `complete`: the engine does not move the operation
     /// meanwhile (it is boxed), and calls nothing else on it.

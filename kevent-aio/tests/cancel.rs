@@ -44,7 +44,7 @@ fn cancelled_read_of_a_stream_says_so_and_gives_the_buffer_back() {
             assert!(completion.was_cancelled(), "{name}");
             let errno = completion.result.unwrap_err().raw_os_error();
             assert_eq!(errno, Some(libc::ECANCELED), "{name}");
-            let Op::Read(read) = completion.op else { panic!() };
+            let Op::Read(read) = *completion.op else { panic!() };
             let buffer = read.into_buffer();
             assert!(buffer.is_empty() && buffer.capacity() == 100);
             assert_eq!(bench.aio().cancel(completion.token), Cancel::NotFound);
@@ -206,7 +206,7 @@ fn operations_outlive_the_thread_that_submitted_them() {
             .map(|_| {
                 let completion = bench.next();
                 assert_eq!(completion.result.unwrap(), 1, "{name}");
-                let Op::Read(read) = completion.op else { panic!() };
+                let Op::Read(read) = *completion.op else { panic!() };
                 read.data()[0]
             })
             .collect();

@@ -21,7 +21,7 @@ fn run(builder: Builder, chain: Chain) -> (io::Result<u64>, Chain) {
     queue[aio].submit(chain, 7).unwrap();
     let completion = next(&mut queue);
     assert_eq!(completion.key, 7);
-    (completion.result, into_chain(completion.op))
+    (completion.result, into_chain(*completion.op))
 }
 
 fn into_chain(op: Op) -> Chain {
@@ -383,7 +383,7 @@ fn a_cancelled_chain_closes_its_file_and_lets_the_next_one_go() {
         let completion = next(&mut queue);
         assert!(completion.was_cancelled());
         assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
-        let chain = into_chain(completion.op);
+        let chain = into_chain(*completion.op);
         assert_eq!(outline(&chain), "dfc");
         assert_eq!(site.leaks(), 0);
         let sent = chain.sent(sent).unwrap().body;

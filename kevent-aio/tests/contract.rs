@@ -30,7 +30,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 fn read(completion: Completion) -> Read {
-    let Op::Read(read) = completion.op else { panic!("a read was submitted") };
+    let Op::Read(read) = *completion.op else { panic!("a read was submitted") };
     read
 }
 
@@ -90,12 +90,12 @@ fn vectored_reads_and_writes_go_through_the_buffers_in_order() {
         let parts = vec![b"one ".to_vec(), Vec::new(), b"two ".to_vec(), b"three".to_vec()];
         let completion = bench.complete(WriteVectored::new(file.clone(), 3, parts.clone()));
         assert_eq!(completion.result.unwrap(), 13, "{name}");
-        let Op::WriteVectored(write) = completion.op else { panic!() };
+        let Op::WriteVectored(write) = *completion.op else { panic!() };
         assert_eq!(write.into_buffers(), parts);
         let rooms = [4, 0, 6, 100].into_iter().map(Vec::with_capacity).collect();
         let completion = bench.complete(ReadVectored::new(file, 3, rooms));
         assert_eq!(completion.result.unwrap(), 13, "{name}");
-        let Op::ReadVectored(read) = completion.op else { panic!() };
+        let Op::ReadVectored(read) = *completion.op else { panic!() };
         assert_eq!(read.into_buffers(), [&b"one "[..], b"", b"two th", b"ree"], "{name}");
     }
 }
@@ -150,7 +150,7 @@ fn file_is_made_written_measured_synced_and_closed() {
         let root: Arc<File> = Arc::new(File::open(dir.path()).unwrap());
         let mut completion =
             bench.insist(|| Open::new("new").at(root.clone()).read_write().create(0o640).into());
-        let Op::Open(open) = &mut completion.op else { panic!() };
+        let Op::Open(open) = &mut *completion.op else { panic!() };
         let fd = open.take().expect(name);
         assert!(open.take().is_none(), "a descriptor is given once");
         let file = Arc::new(File::from(fd));
@@ -161,7 +161,7 @@ fn file_is_made_written_measured_synced_and_closed() {
         let of_server = |file: Arc<File>| Statx::of(file).sync();
         for make in [of_fd, of_server] {
             let completion = bench.insist(|| make(file.clone()).into());
-            let Op::Statx(statx) = completion.op else { panic!() };
+            let Op::Statx(statx) = *completion.op else { panic!() };
             let (stat, std) = (statx.stat().unwrap(), file.metadata().unwrap());
             assert_eq!((stat.size, stat.ino, stat.dev), (9_000, std.ino(), std.dev()), "{name}");
             assert_eq!((stat.mode, stat.nlink), (std.mode(), 1));
@@ -179,7 +179,7 @@ fn close_closes() {
         let (mut reader, writer) = UnixStream::pair().unwrap();
         let completion = bench.complete(Close::new(writer));
         assert!(completion.result.is_ok(), "{name}");
-        let Op::Close(mut close) = completion.op else { panic!() };
+        let Op::Close(mut close) = *completion.op else { panic!() };
         assert!(close.take().is_none(), "{name}");
         assert_eq!(reader.read(&mut [0]).unwrap(), 0, "{name}: the pipe has no writer left");
     }
@@ -205,7 +205,7 @@ fn open_beneath_refuses_what_leads_out() {
         let completion = bench.complete(Open::new("harmless").at(root.clone()).no_symlinks());
         assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(libc::ELOOP), "{name}");
         let mut completion = bench.complete(Open::new("harmless").at(root).beneath());
-        let Op::Open(open) = &mut completion.op else { panic!() };
+        let Op::Open(open) = &mut *completion.op else { panic!() };
         let mut text = String::new();
         File::from(open.take().unwrap()).read_to_string(&mut text).unwrap();
         assert_eq!(text, "public", "{name}");

@@ -45,7 +45,7 @@ fn completions_that_never_end_do_not_keep_a_transfer_from_going_on() {
     let sent = 'sent: loop {
         queue.wait(Duration::from_secs(1)).unwrap();
         while let Some(completion) = queue.next() {
-            if matches!(completion.op, Op::Sendfile(_)) {
+            if matches!(*completion.op, Op::Sendfile(_)) {
                 break 'sent completion.result.unwrap();
             }
             queue[aio].submit(open(), completion.key).unwrap();

@@ -88,7 +88,7 @@ fn everything_works(bench: &mut Bench, case: &str) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let mut completion = bench.complete(Open::new(&path).read_write().create(0o600));
-    let Op::Open(open) = &mut completion.op else { panic!() };
+    let Op::Open(open) = &mut *completion.op else { panic!() };
     let file = Arc::new(File::from(open.take().unwrap_or_else(|| panic!("{case}"))));
     for key in 0..100 {
         bench.submit(Write::new(file.clone(), key * 3, format!("{key:03}")), key);
@@ -102,11 +102,11 @@ fn everything_works(bench: &mut Bench, case: &str) {
     }
     for _ in 0..100 {
         let completion = bench.next();
-        let Op::Read(read) = completion.op else { panic!() };
+        let Op::Read(read) = *completion.op else { panic!() };
         assert_eq!(read.data(), format!("{:03}", completion.key).as_bytes(), "{case}");
     }
     let completion = bench.complete(Statx::at(None, &path));
-    let Op::Statx(statx) = completion.op else { panic!() };
+    let Op::Statx(statx) = *completion.op else { panic!() };
     assert_eq!(statx.stat().unwrap().size, 300, "{case}");
     drop(dir);
     bench.complete(Close::new(Arc::into_inner(file).unwrap())).result.unwrap();
@@ -173,7 +173,7 @@ fn calls_refused_later_lose_nothing() {
         }
         for _ in 0..10 {
             let completion = bench.next();
-            let Op::Read(read) = completion.op else { panic!() };
+            let Op::Read(read) = *completion.op else { panic!() };
             assert_eq!(read.data(), completion.key.to_string().as_bytes(), "{case}");
         }
         everything_works(&mut bench, &case);
@@ -272,7 +272,7 @@ fn large_file_goes_without_cachestat_too() {
         bench.submit(Sendfile::new(server, Arc::new(cold), 0, Sendfile::TO_END).header("next"), 2);
         let (hot, cold) = (bench.next(), bench.next());
         assert_eq!((hot.result.unwrap(), cold.result.unwrap()), (3_000_004, 1_000_005));
-        let (Op::Sendfile(hot), Op::Sendfile(cold)) = (hot.op, cold.op) else { panic!() };
+        let (Op::Sendfile(hot), Op::Sendfile(cold)) = (*hot.op, *cold.op) else { panic!() };
         assert_eq!(hot.misses(), 0, "errno {errno}: all of it is in memory");
         assert!(hot.refusal().is_none() && cold.refusal().is_none(), "errno {errno}");
         let sent = [b"head", data.as_slice(), b"next", &[0; 1_000_001]].concat();

@@ -42,6 +42,6 @@ fn engine_dropped_by_a_forked_child_goes_on_in_the_parent() {
     assert_eq!(queue.wait(Duration::from_secs(20)).unwrap(), 1);
     let completion = queue.next().unwrap();
     assert_eq!(completion.result.unwrap(), 8);
-    let Op::Read(read) = completion.op else { panic!() };
+    let Op::Read(read) = *completion.op else { panic!() };
     assert_eq!(read.into_buffer(), b"unharmed");
 }

@@ -81,7 +81,7 @@ fn transfers_to_one_socket_arrive_in_the_order_of_submission() {
             let completion = next(&mut queue);
             assert_eq!(completion.key, key);
             completion.result.unwrap();
-            assert_eq!(sendfile(completion.op).end(), Some(End::Complete));
+            assert_eq!(sendfile(*completion.op).end(), Some(End::Complete));
         }
         server.shutdown(Shutdown::Write).unwrap();
         assert!(reader.join().unwrap() == expected);
@@ -102,7 +102,7 @@ fn a_sparse_cold_file_goes_by_the_backend_and_arrives_whole() {
         let completion = next(&mut queue);
         assert_eq!(completion.result.unwrap(), 5_000_000);
         assert_eq!(completion.way, queue[aio].report().backend);
-        assert!(sendfile(completion.op).misses() > 0);
+        assert!(sendfile(*completion.op).misses() > 0);
         server.shutdown(Shutdown::Write).unwrap();
         let got = reader.join().unwrap();
         assert!(got.len() == 5_000_000 && got.iter().all(|byte| *byte == 0));
@@ -147,7 +147,7 @@ fn a_cancelled_transfer_tells_what_it_has_sent_and_lets_the_next_one_go() {
         let completion = next(&mut queue);
         assert!(completion.was_cancelled());
         assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
-        let sent = sendfile(completion.op).sent();
+        let sent = sendfile(*completion.op).sent();
         assert!(sent.header == 4 && sent.body > 0 && sent.body < data.len() as u64);
         let reader = thread::spawn(move || {
             let mut got = vec![0; sent.total() as usize + 4];
@@ -169,7 +169,7 @@ fn a_transfer_past_its_deadline_ends() {
         queue[aio].submit_until(op, 1, Instant::now() + Duration::from_millis(20)).unwrap();
         let completion = next(&mut queue);
         assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(sendfile(completion.op).sent().body > 0);
+        assert!(sendfile(*completion.op).sent().body > 0);
     }
 }
 
@@ -185,7 +185,7 @@ fn a_peer_that_leaves_ends_the_transfer_with_its_cause() {
         reader.join().unwrap();
         let kind = completion.result.unwrap_err().kind();
         assert!(matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
-        assert!(sendfile(completion.op).sent().body >= 10_000);
+        assert!(sendfile(*completion.op).sent().body >= 10_000);
     }
 }
 
@@ -205,7 +205,7 @@ fn on_a_backend_that_lies_what_arrives_is_right_as_far_as_it_goes() {
         server.shutdown(Shutdown::Write).unwrap();
         let got = reader.join().unwrap();
         let expected = [b"headrt".as_slice(), &[0; 399_995]].concat();
-        let sent = sendfile(completion.op).sent().total();
+        let sent = sendfile(*completion.op).sent().total();
         assert_eq!(sent, got.len() as u64);
         assert!(got == expected[..got.len()]);
         match completion.result {
@@ -251,7 +251,7 @@ fn a_peer_that_leaves_ends_all_that_wait_for_it_in_their_order() {
             let completion = next(&mut queue);
             assert_eq!(completion.key, key);
             assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-            assert_eq!(sendfile(completion.op).sent().total() > 0, key == 0);
+            assert_eq!(sendfile(*completion.op).sent().total() > 0, key == 0);
         }
         assert_eq!(Arc::strong_count(&server), 1);
     }

@@ -52,7 +52,7 @@ impl Copy {
         self.log.push((self.queue.clock().now(), offset, what));
         // The end of the piece, wherever this part of it begins.
         let end = (offset / PIECE + 1) * PIECE;
-        match (op, result) {
+        match (*op, result) {
             (Op::Read(read), Ok(n)) => {
                 let mut bytes = read.into_buffer();
                 bytes.truncate(n as usize);

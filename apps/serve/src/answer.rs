@@ -98,7 +98,7 @@ impl Worker {
         // A connection that was closed meanwhile wants nothing of it.
         let Some(exchange) = self.exchange(token) else { return };
         exchange.operation = None;
-        match completion.op {
+        match *completion.op {
             Op::Chain(mut chain) => self.opened(token, &mut chain, completion.result.err()),
             Op::Sendfile(transfer) => {
                 exchange.sent += transfer.sent().total();

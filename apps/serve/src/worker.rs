@@ -354,7 +354,7 @@ impl Worker {
     }
 
     fn log_written(&mut self, completion: Completion) {
-        if let Op::Write(write) = completion.op {
+        if let Op::Write(write) = *completion.op {
             self.log_ended(write, completion.result);
         }
     }

@@ -31,7 +31,7 @@ fn main() -> io::Result<()> {
     queue[aio].submit(chain, 0)?;
     queue.wait(None)?;
     let Some(completion) = queue.next() else { return Ok(()) };
-    if let Op::Chain(chain) = &completion.op {
+    if let Op::Chain(chain) = &*completion.op {
         for step in chain.report() {
             println!("{:?}: {:?}", step.kind, step.result);
         }

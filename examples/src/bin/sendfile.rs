@@ -46,7 +46,7 @@ fn main() -> io::Result<()> {
                     }
                 }
                 // The completion has the last hold on the socket: dropping it closes.
-                Event::Sent(done) => match (done.result, done.op) {
+                Event::Sent(done) => match (done.result, *done.op) {
                     (Ok(bytes), _) => println!("sent {bytes} bytes"),
                     (Err(error), Op::Sendfile(transfer)) => {
                         println!("{} bytes, then {error}", transfer.sent().total());

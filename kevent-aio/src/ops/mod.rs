@@ -102,6 +102,10 @@ impl Operation for Op {
         self.inner_mut().advance()
     }
 
+    fn looks_at(&self) -> Option<BorrowedFd<'_>> {
+        self.inner().looks_at()
+    }
+
     fn encode(&mut self) -> Option<Entry> {
         self.inner_mut().encode()
     }

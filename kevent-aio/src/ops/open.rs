@@ -36,7 +36,7 @@ const RETRIES: u32 = 32;
 /// queue.wait(None)?;
 /// let mut completion = queue.next().unwrap();
 /// completion.result?;
-/// let Op::Open(open) = &mut completion.op else { unreachable!() };
+/// let Op::Open(open) = &mut *completion.op else { unreachable!() };
 /// let file = std::fs::File::from(open.take().unwrap());
 /// assert!(std::io::read_to_string(file)?.starts_with("Name:"));
 /// # std::io::Result::Ok(())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
@@ -39,7 +39,7 @@ use crate::sys::file::{self, STREAM};
 /// queue.wait(None)?;
 /// let completion = queue.next().unwrap();
 /// let count = completion.result?;
-/// let Op::Read(read) = completion.op else { unreachable!() };
+/// let Op::Read(read) = *completion.op else { unreachable!() };
 /// let buffer = read.into_buffer();
 /// assert!(buffer.starts_with(b"Name:"));
 /// assert_eq!(buffer.len() as u64, count);
@@ -147,6 +147,10 @@ impl Operation for Read {
                 Err(errno) => return self.so_far(Err(errno)),
             }
         }
+    }
+
+    fn looks_at(&self) -> Option<BorrowedFd<'_>> {
+        (!self.cold).then(|| self.file.as_fd())
     }
 
     fn encode(&mut self) -> Option<Entry> {

@@ -31,7 +31,7 @@ use crate::sys::file;
 /// queue.wait(None)?;
 /// let completion = queue.next().unwrap();
 /// completion.result?;
-/// let Op::Statx(statx) = completion.op else { unreachable!() };
+/// let Op::Statx(statx) = *completion.op else { unreachable!() };
 /// assert!(statx.stat().unwrap().is_dir());
 /// # std::io::Result::Ok(())
 /// ```

@@ -30,7 +30,7 @@ const MOST_BUFFERS: usize = 1024;
 /// let buffers = vec![Vec::with_capacity(5), Vec::with_capacity(100)];
 /// queue[aio].submit(ReadVectored::new(file, 0, buffers), 1).unwrap();
 /// queue.wait(None)?;
-/// let Op::ReadVectored(read) = queue.next().unwrap().op else { unreachable!() };
+/// let Op::ReadVectored(read) = *queue.next().unwrap().op else { unreachable!() };
 /// assert_eq!(read.into_buffers()[0], b"Name:");
 /// # std::io::Result::Ok(())
 /// ```

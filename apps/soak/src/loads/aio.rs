@@ -77,7 +77,7 @@ impl AioLoad {
         }
         let done = completion.result.expect("reading and writing a file works");
         assert!((1..=operation.len as u64).contains(&done), "{done} of {} bytes", operation.len);
-        if let Op::Read(read) = completion.op {
+        if let Op::Read(read) = *completion.op {
             let content = read.into_buffer();
             let right = (operation.offset..).map(byte_at).take(content.len());
             assert!(content.iter().copied().eq(right), "what was read is not what was written");

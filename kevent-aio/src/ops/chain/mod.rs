@@ -64,7 +64,7 @@ use wiring::Spec;
 /// queue.wait(None)?;
 /// let completion = queue.next().unwrap();
 /// assert_eq!(completion.result?, 29);
-/// let Op::Chain(chain) = completion.op else { unreachable!() };
+/// let Op::Chain(chain) = *completion.op else { unreachable!() };
 /// assert_eq!(chain.report().len(), 4);
 /// # drop(chain);
 /// assert_eq!(std::io::read_to_string(theirs)?, "Content-Length: 8\r\n\r\n<p>Hello");
