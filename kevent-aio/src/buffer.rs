@@ -2,9 +2,9 @@
 //!
 //! # Safety
 //!
-//! A [`Filling`] and an [`Iovecs`] hand out pointers into the heap of vectors, which does not move when
-//! the vectors do. A vector is said to be longer only by as many bytes as the kernel says that it wrote
-//! from where the vector ended, and never beyond what was offered.
+//! A [`Filling`] and an [`Iovecs`] hand out pointers into the heap of vectors, or into a buffer of a pool, which
+//! do not move when those do. A vector is said to be longer only by as many bytes as the kernel says that it
+//! wrote from where the vector ended, and never beyond what was offered.
 
 #![allow(unsafe_code)]
 
@@ -12,29 +12,134 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+use crate::buffers::{Buffer, Buffers};
+
 /// The most that one call moves, as the kernel itself clamps it (`MAX_RW_COUNT`). io_uring counts in 32
 /// bits and would take 2³² + 10 for 10.
 pub(crate) const MOST: usize = 0x7fff_f000;
 
-/// A vector that is being filled up to a length.
+/// Memory that an operation reads into or writes from: a vector, or a buffer of a pool.
+#[derive(Debug)]
+pub enum Memory {
+    /// A vector.
+    Vec(Vec<u8>),
+    /// A buffer of a pool: aligned, and perhaps known to the kernel.
+    Buffer(Buffer),
+}
+
+impl Memory {
+    /// The bytes that count.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Memory::Vec(vec) => vec,
+            Memory::Buffer(buffer) => buffer,
+        }
+    }
+
+    /// The bytes that count: the vector itself, or a copy of what is in the buffer of a pool.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        match self {
+            Memory::Vec(vec) => vec,
+            Memory::Buffer(buffer) => buffer.to_vec(),
+        }
+    }
+
+    /// The buffer, if it is one of a pool.
+    #[must_use]
+    pub fn into_buffer(self) -> Option<Buffer> {
+        match self {
+            Memory::Vec(_) => None,
+            Memory::Buffer(buffer) => Some(buffer),
+        }
+    }
+
+    /// Which of the buffers of `pool` it is, if it is one.
+    pub(crate) fn number_in(&self, pool: &Buffers) -> Option<u16> {
+        match self {
+            Memory::Vec(_) => None,
+            Memory::Buffer(buffer) => buffer.number_in(pool),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Memory {
+    fn from(vec: Vec<u8>) -> Memory {
+        Memory::Vec(vec)
+    }
+}
+
+impl From<Buffer> for Memory {
+    fn from(buffer: Buffer) -> Memory {
+        Memory::Buffer(buffer)
+    }
+}
+
+impl From<&[u8]> for Memory {
+    fn from(bytes: &[u8]) -> Memory {
+        Memory::Vec(bytes.to_vec())
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Memory {
+    fn from(bytes: &[u8; N]) -> Memory {
+        Memory::Vec(bytes.to_vec())
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for Memory {
+    fn from(bytes: [u8; N]) -> Memory {
+        Memory::Vec(bytes.to_vec())
+    }
+}
+
+impl From<&str> for Memory {
+    fn from(text: &str) -> Memory {
+        text.as_bytes().into()
+    }
+}
+
+impl From<String> for Memory {
+    fn from(text: String) -> Memory {
+        text.into_bytes().into()
+    }
+}
+
+/// Memory that is being filled up to a length.
 pub(crate) struct Filling {
-    vec: Vec<u8>,
-    /// How long the vector may get; never more than its capacity.
+    memory: Memory,
+    /// How much it may come to hold; never more than its capacity.
     want: usize,
 }
 
 impl Filling {
-    /// Empties `vec`, to fill it up to its capacity.
-    pub(crate) fn new(mut vec: Vec<u8>) -> Filling {
-        vec.clear();
-        let want = vec.capacity();
-        Filling { vec, want }
+    /// Empties it, to fill it up to its capacity.
+    pub(crate) fn new(memory: impl Into<Memory>) -> Filling {
+        let mut memory = memory.into();
+        let want = match &mut memory {
+            Memory::Vec(vec) => {
+                vec.clear();
+                vec.capacity()
+            }
+            Memory::Buffer(buffer) => {
+                buffer.clear();
+                buffer.capacity()
+            }
+        };
+        Filling { memory, want }
     }
 
-    /// Fills it up to `len` only, or gets as much memory as that takes.
+    /// Fills it up to `len` only. A vector gets as much memory as that takes; a buffer of a pool ends where it
+    /// ends.
     pub(crate) fn up_to(&mut self, len: usize) {
-        self.vec.reserve_exact(len.saturating_sub(self.vec.len()));
-        self.want = len;
+        self.want = match &mut self.memory {
+            Memory::Vec(vec) => {
+                vec.reserve_exact(len.saturating_sub(vec.len()));
+                len
+            }
+            Memory::Buffer(buffer) => len.min(buffer.capacity()),
+        };
     }
 
     /// How long it may get.
@@ -44,30 +149,50 @@ impl Filling {
 
     /// Where the next bytes go.
     pub(crate) fn room(&mut self) -> &mut [MaybeUninit<u8>] {
-        let left = (self.want - self.vec.len()).min(MOST);
-        &mut self.vec.spare_capacity_mut()[..left]
+        let left = (self.want - self.as_slice().len()).min(MOST);
+        match &mut self.memory {
+            Memory::Vec(vec) => &mut vec.spare_capacity_mut()[..left],
+            Memory::Buffer(buffer) => &mut buffer.room()[..left],
+        }
     }
 
     /// The kernel has written `count` bytes to where [`room`](Filling::room) began.
     pub(crate) fn filled(&mut self, count: usize) {
-        let len = self.vec.len() + count.min(self.room().len());
-        // SAFETY: the kernel has written up to `len`, which is within the capacity since `room` is.
-        unsafe { self.vec.set_len(len) };
+        let count = count.min(self.room().len());
+        match &mut self.memory {
+            Memory::Vec(vec) => {
+                let len = vec.len() + count;
+                // SAFETY: the kernel has written up to `len`, which is within the capacity since `room` is.
+                unsafe { vec.set_len(len) };
+            }
+            Memory::Buffer(buffer) => buffer.grow(count),
+        }
     }
 
     /// What it holds.
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.vec
+        self.memory.as_slice()
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(crate) fn into_memory(self) -> Memory {
+        self.memory
     }
 
     pub(crate) fn into_vec(self) -> Vec<u8> {
-        self.vec
+        self.memory.into_vec()
     }
 }
 
 impl fmt::Debug for Filling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Filling").field("len", &self.vec.len()).field("want", &self.want).finish()
+        f.debug_struct("Filling")
+            .field("len", &self.as_slice().len())
+            .field("want", &self.want)
+            .finish()
     }
 }
 

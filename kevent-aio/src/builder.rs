@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use crate::backend::pool::{Pool, Runner};
 use crate::backend::uring::Uring;
+use crate::buffers::Buffers;
 use crate::engine::Aio;
 use crate::report::Refusal;
 
@@ -45,6 +46,7 @@ pub struct Builder {
     choice: Choice,
     capacity: usize,
     threads: usize,
+    buffers: Option<Buffers>,
     pub(crate) runner: Option<Runner>,
 }
 
@@ -54,6 +56,7 @@ impl Builder {
             choice: Choice::Auto,
             capacity: DEFAULT_CAPACITY,
             threads: DEFAULT_THREADS,
+            buffers: None,
             runner: None,
         }
     }
@@ -81,6 +84,25 @@ impl Builder {
         Builder { threads: threads.max(1), ..self }
     }
 
+    /// Makes these buffers known to the kernel, where there is a ring: reads into them and writes from them then
+    /// cost less. Their pages stay in memory, which counts against the limit of locked memory (`ulimit -l`). If
+    /// that is too low they serve all the same, and [`Report::knows_buffers`](crate::Report::knows_buffers)
+    /// is false.
+    ///
+    /// ```
+    /// use std::num::NonZero;
+    /// use kevent_aio::{Aio, Buffers};
+    ///
+    /// let buffers = Buffers::new(NonZero::new(64).unwrap(), NonZero::new(4096).unwrap())?;
+    /// let aio = Aio::builder().buffers(&buffers).build()?;
+    /// println!("known to the kernel: {}", aio.report().knows_buffers);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn buffers(self, buffers: &Buffers) -> Builder {
+        Builder { buffers: Some(buffers.clone()), ..self }
+    }
+
     /// Makes it.
     ///
     /// # Errors
@@ -89,7 +111,7 @@ impl Builder {
     /// `InvalidInput` when `KEVENT_AIO` says something that it can't mean.
     pub fn build(self) -> io::Result<Aio> {
         let choice = if self.choice == Choice::Auto { from_environment()? } else { self.choice };
-        let (ring, refusal) = match choice {
+        let (mut ring, refusal) = match choice {
             Choice::Pool => (None, None),
             Choice::Auto | Choice::Uring => match Uring::new(self.capacity) {
                 Ok(ring) => (Some(ring), None),
@@ -97,6 +119,10 @@ impl Builder {
                 Err(refusal) => (None, Some(refusal)),
             },
         };
+        if let (Some(ring), Some(buffers)) = (&mut ring, &self.buffers) {
+            // Too much memory to lock, mostly. It goes without.
+            let _ = ring.register_buffers(buffers);
+        }
         let pool = Pool::new(self.threads, self.runner);
         Ok(Aio::assemble(ring, refusal, pool, self.capacity))
     }

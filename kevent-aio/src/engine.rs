@@ -15,7 +15,7 @@ use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
 use crate::completion::{Cancel, Completion, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
-use crate::operation::{Errno, Operation, Outcome, Step};
+use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::Op;
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
@@ -194,6 +194,22 @@ impl Aio {
         self.capacity
     }
 
+    /// Makes a file known to the kernel, where there is a ring: operations on it then cost less. It is kept open
+    /// until it is [unregistered](Aio::unregister_file), or the engine goes. Says whether it is known now; it is
+    /// not where there is no ring, and when 64 files are known already. Operations on it work in any case.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn register_file(&mut self, file: &Fd) -> io::Result<bool> {
+        self.ring.as_mut().map_or(Ok(false), |ring| ring.register_file(file))
+    }
+
+    /// Takes that back. Says whether the file was known.
+    pub fn unregister_file(&mut self, file: &Fd) -> bool {
+        self.ring.as_mut().is_some_and(|ring| ring.unregister_file(file))
+    }
+
     /// What does the work, why, and how much.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -201,6 +217,7 @@ impl Aio {
         Report {
             backend: if on_ring { Way::Ring } else { Way::Pool },
             refusal: self.refusal,
+            knows_buffers: self.ring.as_ref().is_some_and(Uring::knows_buffers),
             counters: self.counters,
         }
     }

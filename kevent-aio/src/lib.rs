@@ -36,9 +36,11 @@ compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Lin
 
 mod backend;
 mod buffer;
+mod buffers;
 mod builder;
 mod completion;
 mod engine;
+mod fixed;
 mod flight;
 mod operation;
 mod ops;
@@ -50,6 +52,8 @@ mod sys;
 pub mod testing;
 mod ways;
 
+pub use crate::buffer::Memory;
+pub use crate::buffers::{Buffer, Buffers};
 pub use crate::builder::{Builder, Choice, UnknownChoice};
 pub use crate::completion::{Cancel, Completion, SubmitError};
 pub use crate::engine::Aio;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use io_uring::squeue::Entry;
 
+use crate::fixed::Fixed;
+
 /// A file, socket or directory that an operation works on. The operation keeps it open.
 ///
 /// Anything that has a descriptor will do: `Arc::new(std::fs::File::open(path)?)`, or the
@@ -38,6 +40,13 @@ pub(crate) trait Operation: Send {
     /// that it points to stays where it is until `complete`: the engine does not move the operation
     /// meanwhile (it is boxed), and calls nothing else on it.
     fn encode(&mut self) -> Option<Entry>;
+
+    /// The same entry, by what the ring knows already of files and buffers; `None` when it knows nothing of
+    /// those of the operation.
+    fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
+        let _ = fixed;
+        None
+    }
 
     /// The same by a blocking call, on a thread of the pool. Retries EINTR itself. It may follow an
     /// `encode`, without a `complete` in between, when the ring could not do it.

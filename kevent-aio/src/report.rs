@@ -128,6 +128,8 @@ pub struct Report {
     pub backend: Way,
     /// Why it is not the ring; `None` if it is, or if the pool was asked for.
     pub refusal: Option<Refusal>,
+    /// The ring knows the buffers that were [given to it](crate::Builder::buffers).
+    pub knows_buffers: bool,
     /// How much was done by which way.
     pub counters: Counters,
 }

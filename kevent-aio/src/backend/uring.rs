@@ -24,7 +24,9 @@ use io_uring::{IoUring, Probe, opcode};
 use kevent_core::Token;
 
 use crate::backend::{Done, Job};
-use crate::operation::{Errno, Operation, Outcome};
+use crate::buffers::Buffers;
+use crate::fixed::Fixed;
+use crate::operation::{Errno, Fd, Operation, Outcome};
 use crate::report::{Call, Refusal};
 use crate::sys::epoll::wait_readable;
 
@@ -41,6 +43,9 @@ const RESERVE: usize = 16;
 /// How long a ring that goes away waits for the kernel to let go of what it holds.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Files that may be registered at a time.
+const FILES: u32 = 64;
+
 /// The name of entries that are no operation's. Slots of tokens are never that high.
 const NOBODY: u64 = u64::MAX;
 
@@ -48,6 +53,7 @@ const NOBODY: u64 = u64::MAX;
 pub(crate) struct Uring {
     ring: IoUring,
     probe: Probe,
+    fixed: Fixed,
     /// The operations that are on the ring, by their slot.
     held: Vec<Option<Held>>,
     /// The names of the entries that were pushed and that the kernel has not taken, in order.
@@ -59,6 +65,8 @@ pub(crate) struct Uring {
     expected: usize,
     /// Since when the kernel has taken nothing but said "try again".
     refused_since: Option<Instant>,
+    /// Places for files were made.
+    has_places: bool,
     /// Nothing is handed over any more.
     broken: bool,
     /// The process that made it.
@@ -102,11 +110,13 @@ impl Uring {
         let mut uring = Uring {
             ring,
             probe,
+            fixed: Fixed::default(),
             held: Vec::new(),
             pushed: VecDeque::new(),
             cancels: VecDeque::new(),
             expected: 0,
             refused_since: None,
+            has_places: false,
             broken: false,
             process: std::process::id(),
         };
@@ -118,6 +128,46 @@ impl Uring {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Makes `buffers` known to the kernel, which keeps their pages in memory: that counts against the limit of
+    /// locked memory, and may be refused for it. Once, before anything is put on the ring.
+    pub(crate) fn register_buffers(&mut self, buffers: &Buffers) -> io::Result<()> {
+        let places = buffers.places();
+        // SAFETY: the kernel holds the pages by itself. What is read into them is read by operations that own
+        // their buffer.
+        unsafe { self.ring.submitter().register_buffers(&places) }?;
+        self.fixed.knows(buffers.clone());
+        Ok(())
+    }
+
+    pub(crate) fn knows_buffers(&self) -> bool {
+        self.fixed.knows_buffers()
+    }
+
+    /// Makes `file` known to the kernel, and keeps it open. Says whether it is known now: there are places for
+    /// 64.
+    pub(crate) fn register_file(&mut self, file: &Fd) -> io::Result<bool> {
+        if self.fixed.file(file.as_fd()).is_some() {
+            return Ok(true);
+        }
+        if !self.has_places {
+            self.ring.submitter().register_files_sparse(FILES)?;
+            self.has_places = true;
+            self.fixed.has_places(FILES);
+        }
+        let Some(place) = self.fixed.free_place() else { return Ok(false) };
+        self.ring.submitter().register_files_update(place, &[file.as_fd().as_raw_fd()])?;
+        self.fixed.insert(place, file);
+        Ok(true)
+    }
+
+    /// Has the kernel forget `file`, when what is at work on it is done.
+    pub(crate) fn unregister_file(&mut self, file: &Fd) -> bool {
+        let Some(place) = self.fixed.remove(file.as_fd()) else { return false };
+        // If that fails the place goes on naming the file until another one is put there.
+        let _ = self.ring.submitter().register_files_update(place, &[-1]);
+        true
     }
 
     /// Puts `job` on the ring. It is handed over by the next [`submit`](Uring::submit), or at once if
@@ -137,7 +187,10 @@ impl Uring {
                 return Ok(Pushed::Full(job));
             }
         }
-        let Some(entry) = job.op.encode() else { return Ok(Pushed::Unable(job)) };
+        let known = if self.fixed.is_empty() { None } else { job.op.encode_fixed(&self.fixed) };
+        let Some(entry) = known.or_else(|| job.op.encode()) else {
+            return Ok(Pushed::Unable(job));
+        };
         let opcode = entry.get_opcode() as u8;
         if !self.probe.is_supported(opcode) {
             return Ok(Pushed::Unable(job));
@@ -338,8 +391,7 @@ impl fmt::Debug for Uring {
 
 impl AsFd for Uring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring is open as long as it is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+        self.ring.as_fd()
     }
 }
 

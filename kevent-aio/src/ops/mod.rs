@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use io_uring::squeue::Entry;
 
+use crate::fixed::Fixed;
 use crate::operation::{Operation, Outcome, Step};
 
 mod chain;
@@ -108,6 +109,10 @@ impl Operation for Op {
 
     fn encode(&mut self) -> Option<Entry> {
         self.inner_mut().encode()
+    }
+
+    fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
+        self.inner_mut().encode_fixed(fixed)
     }
 
     fn run(&mut self) -> Outcome {

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use crate::buffer::Filling;
+use crate::buffer::{Filling, Memory};
+use crate::fixed::Fixed;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::sys::file::{self, STREAM};
@@ -55,12 +56,13 @@ pub struct Read {
 }
 
 impl Read {
-    /// A read of `file` at `offset` that fills `buffer` up to its capacity. What it held is forgotten.
-    pub fn new(file: Fd, offset: u64, buffer: Vec<u8>) -> Read {
-        Read { file, offset, buffer: Filling::new(buffer), stream: false, cold: false }
+    /// A read of `file` at `offset` that fills `memory` up to its capacity: a `Vec<u8>`, or a
+    /// [`Buffer`](crate::Buffer) of a pool, as O_DIRECT needs one. What it held is forgotten.
+    pub fn new(file: Fd, offset: u64, memory: impl Into<Memory>) -> Read {
+        Read { file, offset, buffer: Filling::new(memory), stream: false, cold: false }
     }
 
-    /// Reads `len` bytes at most, whatever the buffer's capacity, which grows if it must.
+    /// Reads `len` bytes at most. A vector grows if it must; a buffer of a pool is the limit itself.
     ///
     /// # Panics
     ///
@@ -82,10 +84,16 @@ impl Read {
         self
     }
 
-    /// The buffer, with what was read.
+    /// What was read: the vector that was given for it, or a copy out of the buffer of a pool.
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {
         self.buffer.into_vec()
+    }
+
+    /// The memory, with what was read.
+    #[must_use]
+    pub fn into_memory(self) -> Memory {
+        self.buffer.into_memory()
     }
 
     /// What was read.
@@ -159,6 +167,25 @@ impl Operation for Read {
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
         let fd = types::Fd(self.file.as_fd().as_raw_fd());
         Some(opcode::Read::new(fd, pointer, len).offset(position as u64).build())
+    }
+
+    fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
+        let number = fixed.buffer(self.buffer.memory());
+        let slot = fixed.file(self.file.as_fd());
+        let position = self.position() as u64;
+        let room = self.buffer.room();
+        let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
+        let fd = types::Fd(self.file.as_fd().as_raw_fd());
+        Some(match (slot.map(types::Fixed), number) {
+            (Some(slot), Some(number)) => {
+                opcode::ReadFixed::new(slot, pointer, len, number).offset(position).build()
+            }
+            (None, Some(number)) => {
+                opcode::ReadFixed::new(fd, pointer, len, number).offset(position).build()
+            }
+            (Some(slot), None) => opcode::Read::new(slot, pointer, len).offset(position).build(),
+            (None, None) => return None,
+        })
     }
 
     fn run(&mut self) -> Outcome {

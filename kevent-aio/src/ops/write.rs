@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use crate::buffer::MOST;
+use crate::buffer::{MOST, Memory};
+use crate::fixed::Fixed;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::sys::file::{self, STREAM};
@@ -39,20 +40,27 @@ use crate::sys::file::{self, STREAM};
 pub struct Write {
     file: Fd,
     offset: u64,
-    buffer: Vec<u8>,
+    buffer: Memory,
     /// The file turned out to have no places to write to.
     stream: bool,
 }
 
 impl Write {
-    /// A write of `buffer` to `file` at `offset`. Of more than 2 GiB the kernel takes the first 2 GiB.
-    pub fn new(file: Fd, offset: u64, buffer: impl Into<Vec<u8>>) -> Write {
-        Write { file, offset, buffer: buffer.into(), stream: false }
+    /// A write of `memory` to `file` at `offset`: bytes, or a [`Buffer`](crate::Buffer) of a pool, as O_DIRECT
+    /// needs one. Of more than 2 GiB the kernel takes the first 2 GiB.
+    pub fn new(file: Fd, offset: u64, memory: impl Into<Memory>) -> Write {
+        Write { file, offset, buffer: memory.into(), stream: false }
     }
 
-    /// The buffer, as it was submitted.
+    /// The bytes, as they were submitted: the vector itself, or a copy out of the buffer of a pool.
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer.into_vec()
+    }
+
+    /// The memory, as it was submitted.
+    #[must_use]
+    pub fn into_memory(self) -> Memory {
         self.buffer
     }
 
@@ -68,13 +76,14 @@ impl Write {
     }
 
     fn data(&self) -> &[u8] {
-        &self.buffer[..self.buffer.len().min(MOST)]
+        let bytes = self.buffer.as_slice();
+        &bytes[..bytes.len().min(MOST)]
     }
 }
 
 impl Operation for Write {
     fn check(&self) -> io::Result<()> {
-        check_range(self.offset, self.buffer.len() as u64)
+        check_range(self.offset, self.buffer.as_slice().len() as u64)
     }
 
     fn advance(&mut self) -> Step {
@@ -85,6 +94,23 @@ impl Operation for Write {
         let (pointer, len) = (self.data().as_ptr(), self.data().len() as u32);
         let fd = types::Fd(self.file.as_fd().as_raw_fd());
         Some(opcode::Write::new(fd, pointer, len).offset(self.position() as u64).build())
+    }
+
+    fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
+        let (number, slot) = (fixed.buffer(&self.buffer), fixed.file(self.file.as_fd()));
+        let (pointer, len) = (self.data().as_ptr(), self.data().len() as u32);
+        let position = self.position() as u64;
+        let fd = types::Fd(self.file.as_fd().as_raw_fd());
+        Some(match (slot.map(types::Fixed), number) {
+            (Some(slot), Some(number)) => {
+                opcode::WriteFixed::new(slot, pointer, len, number).offset(position).build()
+            }
+            (None, Some(number)) => {
+                opcode::WriteFixed::new(fd, pointer, len, number).offset(position).build()
+            }
+            (Some(slot), None) => opcode::Write::new(slot, pointer, len).offset(position).build(),
+            (None, None) => return None,
+        })
     }
 
     fn run(&mut self) -> Outcome {
@@ -107,7 +133,7 @@ impl fmt::Debug for Write {
         f.debug_struct("Write")
             .field("file", &self.file.as_fd())
             .field("offset", &self.offset)
-            .field("len", &self.buffer.len())
+            .field("len", &self.buffer.as_slice().len())
             .finish_non_exhaustive()
     }
 }
