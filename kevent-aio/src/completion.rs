@@ -43,6 +43,15 @@ impl Completion {
     }
 }
 
+/// The answer to [`Aio::start`](crate::Aio::start).
+#[derive(Debug)]
+pub enum Started {
+    /// It is done already, and nothing of it comes out of the queue.
+    Done(Completion),
+    /// It is in flight: its completion comes out of the queue.
+    InFlight(Token),
+}
+
 /// The answer to [`Aio::cancel`](crate::Aio::cancel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancel {

@@ -13,10 +13,10 @@ use kevent_core::{
 use crate::backend::pool::Pool;
 use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
-use crate::completion::{Cancel, Completion, SubmitError};
+use crate::completion::{Cancel, Completion, Started, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
-use crate::ops::Op;
+use crate::ops::{Group, Op};
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
 use crate::sockets::Sockets;
@@ -148,6 +148,53 @@ impl Aio {
         self.admit(op.into(), key, Some(deadline))
     }
 
+    /// Begins `op`. If it can be done at once, without blocking, it is done when this returns, and nothing of it
+    /// comes out of the queue: as cheap as the call itself. Else it is as if it had been
+    /// [submitted](Aio::submit).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use kevent_aio::{Aio, Read, Started};
+    /// use kevent_core::Queue;
+    ///
+    /// let mut queue = Queue::new()?;
+    /// let aio = queue.attach(Aio::new()?, |completion| completion)?;
+    ///
+    /// let file = Arc::new(std::fs::File::open("/proc/self/status")?);
+    /// let completion = match queue[aio].start(Read::new(file, 0, Vec::with_capacity(16)), 1)? {
+    ///     Started::Done(completion) => completion,
+    ///     Started::InFlight(_) => {
+    ///         queue.wait(None)?;
+    ///         queue.next().unwrap()
+    ///     }
+    /// };
+    /// assert_eq!(completion.result?, 16);
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Aio::submit).
+    pub fn start(&mut self, op: impl Into<Op>, key: u64) -> Result<Started, SubmitError> {
+        let mut op = op.into();
+        let step = match op.looks_at().map(|file| file.as_raw_fd()) {
+            Some(file) if self.flights.len() < self.capacity && op.check().is_ok() => {
+                self.look(file, &mut op)
+            }
+            _ => return self.admit(op, key, None).map(Started::InFlight),
+        };
+        let Step::Done(result) = step else {
+            let token = self.flights.insert(Flight::new(key, None, None));
+            self.go_on(token, Box::new(op), step);
+            self.changed();
+            return Ok(Started::InFlight(token));
+        };
+        self.counters.inline += 1;
+        let (token, op) = (Token::SOLE, Box::new(op));
+        let (way, cancelled) = (Way::Inline, false);
+        Ok(Started::Done(Completion { token, key, result, op, way, cancelled }))
+    }
+
     /// Asks for an operation to end early.
     ///
     /// One completion comes in any case, and tells the truth: [`Completion::was_cancelled`], or the
@@ -173,7 +220,16 @@ impl Aio {
             Stage::Done | Stage::Handed => drop(self.flights.remove(token)),
             _ => flight.abandoned = true,
         }
+        for member in self.members(token) {
+            self.abandon(member);
+        }
         true
+    }
+
+    /// The members of a group that are not done.
+    fn members(&self, group: Token) -> Vec<Token> {
+        let members = self.flights.iter().filter(|(_, flight)| flight.group == Some(group));
+        members.map(|(token, _)| token).collect()
     }
 
     /// How many operations were submitted and have not come out of the queue as completions.
@@ -223,28 +279,67 @@ impl Aio {
     }
 
     fn admit(&mut self, op: Op, key: u64, deadline: Option<Instant>) -> Result<Token, SubmitError> {
-        if self.flights.len() >= self.capacity {
-            let text = format!(
-                "{} operations are in flight, as many as the capacity allows: take completions out",
-                self.capacity
-            );
-            let error = io::Error::new(io::ErrorKind::WouldBlock, text);
+        if let Err(error) = self.has_room_for(&op).and_then(|()| op.check()) {
             return Err(SubmitError { error, op });
         }
-        if let Err(error) = op.check() {
-            return Err(SubmitError { error, op });
+        let token = match op {
+            Op::Group(group) => self.take_apart(group, key, deadline),
+            op => self.take_in(op, key, deadline, None),
+        };
+        self.changed();
+        Ok(token)
+    }
+
+    fn has_room_for(&self, op: &Op) -> io::Result<()> {
+        let places = if let Op::Group(group) = op { 1 + group.len() } else { 1 };
+        if places <= self.capacity - self.flights.len().min(self.capacity) {
+            return Ok(());
         }
+        let text = format!(
+            "{} operations are in flight of {} that the capacity allows: take completions out",
+            self.flights.len(),
+            self.capacity
+        );
+        Err(io::Error::new(io::ErrorKind::WouldBlock, text))
+    }
+
+    /// Begins the members of a group.
+    fn take_apart(&mut self, mut group: Group, key: u64, deadline: Option<Instant>) -> Token {
+        let members = group.begin();
+        let token = self.insert(Flight::new(key, None, deadline));
+        self.put(token, Stage::Together(Box::new(Op::Group(group))));
+        // One may be done before the next is begun; the group is not, before all are.
+        for (op, key) in members {
+            self.take_in(op, key, None, Some(token));
+        }
+        self.finish_group(token, None);
+        token
+    }
+
+    /// Begins an operation that was admitted.
+    fn take_in(
+        &mut self,
+        op: Op,
+        key: u64,
+        deadline: Option<Instant>,
+        group: Option<Token>,
+    ) -> Token {
         let line = op.socket().map(|socket| socket.as_raw_fd());
-        let token = self.flights.insert(Flight::new(key, line, deadline));
-        self.deadlines.extend(deadline.map(|deadline| (deadline, token)));
+        let token = self.insert(Flight { group, ..Flight::new(key, line, deadline) });
         // From here on it stays where it is: the kernel may point into it, and it is moved no more.
         let op = Box::new(op);
         match line {
             Some(fd) if !self.sockets.join(fd, token) => self.put(token, Stage::InLine(op)),
             _ => self.begin(token, op),
         }
-        self.changed();
-        Ok(token)
+        token
+    }
+
+    fn insert(&mut self, flight: Flight) -> Token {
+        let deadline = flight.deadline;
+        let token = self.flights.insert(flight);
+        self.deadlines.extend(deadline.map(|deadline| (deadline, token)));
+        token
     }
 
     /// The first step.
@@ -407,14 +502,57 @@ impl Aio {
         if let (Some(_), Some(socket)) = (flight.line, op.socket()) {
             self.runnable.extend(self.sockets.leave(socket, token));
         }
-        self.counters.inline += u64::from(flight.way == Way::Inline);
-        if flight.abandoned {
-            self.flights.remove(token);
-            return;
-        }
-        let (key, way) = (flight.key, flight.way);
+        self.counters.inline +=
+            u64::from(flight.way == Way::Inline && !matches!(*op, Op::Group(_)));
+        let (key, way, group, abandoned) = (flight.key, flight.way, flight.group, flight.abandoned);
         let cancelled = flight.ended == Some(Reason::Cancelled);
-        self.done.push_back(Completion { token, key, result, op, way, cancelled });
+        let completion = Completion { token, key, result, op, way, cancelled };
+        if let Some(group) = group {
+            return self.settle(group, completion, abandoned);
+        }
+        self.tell(completion, abandoned);
+    }
+
+    /// The user is to have a completion, unless he has said that he does not want it.
+    fn tell(&mut self, completion: Completion, abandoned: bool) {
+        if abandoned {
+            self.flights.remove(completion.token);
+        } else {
+            self.done.push_back(completion);
+        }
+    }
+
+    /// A member of a group is done. The group may have been before.
+    fn settle(&mut self, token: Token, completion: Completion, abandoned: bool) {
+        let flight = self.flights.get_mut(token);
+        let Some(group) = flight.and_then(Flight::group_mut) else {
+            return self.tell(completion, abandoned);
+        };
+        group.settle(completion.result.is_ok());
+        if abandoned || group.tells_each() {
+            self.tell(completion, abandoned);
+        } else {
+            self.flights.remove(completion.token);
+            if let Some(group) = self.flights.get_mut(token).and_then(Flight::group_mut) {
+                group.keep(completion);
+            }
+        }
+        self.finish_group(token, None);
+    }
+
+    /// A group is done when enough of its members are, or when it is to end early.
+    fn finish_group(&mut self, token: Token, reason: Option<Reason>) {
+        let Some(flight) = self.flights.get_mut(token) else { return };
+        let Some(group) = flight.group_mut() else { return };
+        let result = match (group.result(), reason) {
+            (_, Some(reason)) => Err(reason.error()),
+            (Some(result), None) => Ok(result),
+            (None, None) => return,
+        };
+        flight.ended = reason;
+        if let Some(op) = flight.take_together() {
+            self.finish(token, op, result);
+        }
     }
 
     /// Has an operation end early.
@@ -429,6 +567,14 @@ impl Aio {
         if let Some(op) = flight.take_waiting() {
             flight.end = Some(reason);
             self.go_on(token, op, Step::Run);
+            return Cancel::Requested;
+        }
+        if let Stage::Together(_) = flight.stage {
+            // Before its members are: they come on their own then.
+            self.finish_group(token, Some(reason));
+            for member in self.members(token) {
+                self.end(member, reason);
+            }
             return Cancel::Requested;
         }
         match flight.stage {

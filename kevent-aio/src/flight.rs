@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use crate::ops::Op;
+use kevent_core::Token;
+
+use crate::ops::{Group, Op};
 use crate::report::Way;
 
 /// What the engine knows of an operation that was submitted and whose completion was not taken yet.
@@ -12,6 +14,8 @@ use crate::report::Way;
 pub(crate) struct Flight {
     pub(crate) key: u64,
     pub(crate) stage: Stage,
+    /// The group of which it is a member.
+    pub(crate) group: Option<Token>,
     /// The socket in whose line it stands.
     pub(crate) line: Option<RawFd>,
     pub(crate) deadline: Option<Instant>,
@@ -39,6 +43,8 @@ pub(crate) enum Stage {
     OnRing,
     /// On the pool, which owns it.
     OnPool,
+    /// A group, some of whose members are not done.
+    Together(Box<Op>),
     /// Done; the completion waits for room in the queue.
     Done,
     /// Done; the completion is in the queue.
@@ -66,6 +72,7 @@ impl Flight {
         Flight {
             key,
             stage: Stage::Here,
+            group: None,
             line,
             deadline,
             end: None,
@@ -85,8 +92,32 @@ impl Flight {
     /// The operation, if it waits with the engine.
     pub(crate) fn waiting(&self) -> Option<&Op> {
         match &self.stage {
-            Stage::InLine(op) | Stage::Armed(op) | Stage::Backlog(op) => Some(op),
+            Stage::InLine(op) | Stage::Armed(op) | Stage::Backlog(op) | Stage::Together(op) => {
+                Some(op)
+            }
             Stage::Here | Stage::OnRing | Stage::OnPool | Stage::Done | Stage::Handed => None,
+        }
+    }
+
+    /// The group, if it is one that is not done.
+    pub(crate) fn group_mut(&mut self) -> Option<&mut Group> {
+        match &mut self.stage {
+            Stage::Together(op) => match op.as_mut() {
+                Op::Group(group) => Some(group),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The group, if it is one that is not done, to finish it.
+    pub(crate) fn take_together(&mut self) -> Option<Box<Op>> {
+        match std::mem::replace(&mut self.stage, Stage::Here) {
+            Stage::Together(op) => Some(op),
+            elsewhere => {
+                self.stage = elsewhere;
+                None
+            }
         }
     }
 

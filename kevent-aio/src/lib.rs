@@ -55,11 +55,11 @@ mod ways;
 pub use crate::buffer::Memory;
 pub use crate::buffers::{Buffer, Buffers};
 pub use crate::builder::{Builder, Choice, UnknownChoice};
-pub use crate::completion::{Cancel, Completion, SubmitError};
+pub use crate::completion::{Cancel, Completion, Started, SubmitError};
 pub use crate::engine::Aio;
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Op, Open,
+    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Group, Header, Op, Open,
     Opened, Payload, Read, ReadVectored, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
     StepReport, StepResult, Write, WriteVectored,
 };

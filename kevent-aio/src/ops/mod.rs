@@ -12,6 +12,7 @@ mod chain;
 mod close;
 mod fallocate;
 mod fsync;
+mod group;
 mod open;
 mod payload;
 mod read;
@@ -27,6 +28,7 @@ pub use chain::{
 pub use close::Close;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
+pub use group::Group;
 pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
@@ -92,6 +94,8 @@ operations! {
     Sendfile,
     /// See [`Chain`].
     Chain,
+    /// See [`Group`].
+    Group,
 }
 
 impl Operation for Op {
