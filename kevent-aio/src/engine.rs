@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use kevent_core::{
@@ -13,6 +13,7 @@ use kevent_core::{
 use crate::backend::pool::Pool;
 use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
+use crate::barriers::Barriers;
 use crate::completion::{Cancel, Completion, Started, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
@@ -20,6 +21,7 @@ use crate::ops::{Group, Op};
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
 use crate::sockets::Sockets;
+use crate::sys::file;
 use crate::ways::Ways;
 
 /// How often one turn submits what the completions of the last submission led to.
@@ -89,6 +91,7 @@ pub struct Aio {
     /// Operations that can go on: their turn on their socket has come, or they let others have a turn.
     /// Some may be gone since.
     runnable: VecDeque<Token>,
+    barriers: Barriers,
     deadlines: BTreeSet<(Instant, Token)>,
     done: VecDeque<Completion>,
     ways: Ways,
@@ -115,6 +118,7 @@ impl Aio {
             sockets_polled: false,
             sockets_ready: false,
             runnable: VecDeque::new(),
+            barriers: Barriers::default(),
             deadlines: BTreeSet::new(),
             done: VecDeque::new(),
             ways: Ways::default(),
@@ -325,14 +329,34 @@ impl Aio {
         group: Option<Token>,
     ) -> Token {
         let line = op.socket().map(|socket| socket.as_raw_fd());
-        let token = self.insert(Flight { group, ..Flight::new(key, line, deadline) });
+        let writes_to = op.writes_to().map(|file| file.as_raw_fd());
+        let behind = op.waits_for_writes_to().map(|file| self.writes_to(file)).unwrap_or_default();
+        let flight = Flight { group, writes_to, ..Flight::new(key, line, deadline) };
+        let token = self.insert(flight);
         // From here on it stays where it is: the kernel may point into it, and it is moved no more.
         let op = Box::new(op);
+        if !behind.is_empty() {
+            self.barriers.insert(token, behind);
+            self.put(token, Stage::InLine(op));
+            return token;
+        }
         match line {
             Some(fd) if !self.sockets.join(fd, token) => self.put(token, Stage::InLine(op)),
             _ => self.begin(token, op),
         }
         token
+    }
+
+    /// The writes to a file that are in flight.
+    fn writes_to(&self, file: BorrowedFd<'_>) -> Vec<Token> {
+        let number = file.as_raw_fd();
+        let identity = file::identity(number);
+        let is_same =
+            |other| other == number || identity.is_some() && file::identity(other) == identity;
+        let at_work = |flight: &Flight| !matches!(flight.stage, Stage::Done | Stage::Handed);
+        let writes = self.flights.iter().filter(|(_, flight)| at_work(flight));
+        let writes = writes.filter(|(_, flight)| flight.writes_to.is_some_and(is_same));
+        writes.map(|(token, _)| token).collect()
     }
 
     fn insert(&mut self, flight: Flight) -> Token {
@@ -501,6 +525,9 @@ impl Aio {
         }
         if let (Some(_), Some(socket)) = (flight.line, op.socket()) {
             self.runnable.extend(self.sockets.leave(socket, token));
+        }
+        if flight.writes_to.is_some() && !self.barriers.is_empty() {
+            self.runnable.extend(self.barriers.done(token));
         }
         self.counters.inline +=
             u64::from(flight.way == Way::Inline && !matches!(*op, Op::Group(_)));

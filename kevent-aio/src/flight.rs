@@ -16,6 +16,8 @@ pub(crate) struct Flight {
     pub(crate) stage: Stage,
     /// The group of which it is a member.
     pub(crate) group: Option<Token>,
+    /// The file that it writes to.
+    pub(crate) writes_to: Option<RawFd>,
     /// The socket in whose line it stands.
     pub(crate) line: Option<RawFd>,
     pub(crate) deadline: Option<Instant>,
@@ -33,7 +35,7 @@ pub(crate) struct Flight {
 pub(crate) enum Stage {
     /// In the hands of the engine, for a moment.
     Here,
-    /// Behind others on its socket, not begun.
+    /// Behind others, on its socket or before a barrier; not begun.
     InLine(Box<Op>),
     /// Waiting until its socket takes data.
     Armed(Box<Op>),
@@ -73,6 +75,7 @@ impl Flight {
             key,
             stage: Stage::Here,
             group: None,
+            writes_to: None,
             line,
             deadline,
             end: None,

@@ -35,6 +35,7 @@
 compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Linux only");
 
 mod backend;
+mod barriers;
 mod buffer;
 mod buffers;
 mod builder;

@@ -62,6 +62,16 @@ pub(crate) trait Operation: Send {
         Step::Done(Err(reason))
     }
 
+    /// The file whose contents the operation changes.
+    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The file of which all writes that were submitted before are to be done first.
+    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// The socket that the operation writes to. Operations on one socket are done one after another,
     /// in the order of submission; [`Step::Writable`] waits for this one.
     fn socket(&self) -> Option<BorrowedFd<'_>> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
@@ -77,6 +77,10 @@ impl Operation for Fallocate {
     fn run(&mut self) -> Outcome {
         // `check` has seen that both fit.
         file::fallocate(self.file.as_fd(), self.mode, self.offset as i64, self.len as i64)
+    }
+
+    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

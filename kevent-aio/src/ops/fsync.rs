@@ -1,7 +1,7 @@
 //! Bringing a file to stable storage.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::squeue::Entry;
 use io_uring::types::FsyncFlags;
@@ -14,7 +14,7 @@ use crate::sys::file;
 /// Brings data and metadata of a file to stable storage, as fsync(2).
 ///
 /// It covers the writes that have completed before it is submitted, and promises nothing of those that
-/// are in flight.
+/// are in flight; unless it is told to [wait for them](Fsync::after_writes).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -28,23 +28,43 @@ use crate::sys::file;
 /// assert!(queue.next().unwrap().result.is_ok());
 /// # std::io::Result::Ok(())
 /// ```
-pub struct Fsync(Fd);
+pub struct Fsync {
+    file: Fd,
+    after_writes: bool,
+}
 
 /// Brings the data of a file, and what is needed to read it back, to stable storage, as fdatasync(2).
 /// In all else like [`Fsync`].
-pub struct Fdatasync(Fd);
+pub struct Fdatasync {
+    file: Fd,
+    after_writes: bool,
+}
 
 impl Fsync {
     /// For all of `file`.
     pub fn new(file: Fd) -> Fsync {
-        Fsync(file)
+        Fsync { file, after_writes: false }
+    }
+
+    /// It begins when all writes to the file are done that were submitted to this engine before, by whatever
+    /// descriptor; whether they have succeeded, their completions say. (Those that chains do do not count.)
+    #[must_use]
+    pub fn after_writes(self) -> Fsync {
+        Fsync { after_writes: true, ..self }
     }
 }
 
 impl Fdatasync {
     /// For all of `file`.
     pub fn new(file: Fd) -> Fdatasync {
-        Fdatasync(file)
+        Fdatasync { file, after_writes: false }
+    }
+
+    /// It begins when all writes to the file are done that were submitted to this engine before, by whatever
+    /// descriptor; whether they have succeeded, their completions say. (Those that chains do do not count.)
+    #[must_use]
+    pub fn after_writes(self) -> Fdatasync {
+        Fdatasync { after_writes: true, ..self }
     }
 }
 
@@ -58,11 +78,15 @@ impl Operation for Fsync {
     }
 
     fn encode(&mut self) -> Option<Entry> {
-        Some(entry(&self.0, FsyncFlags::empty()))
+        Some(entry(&self.file, FsyncFlags::empty()))
     }
 
     fn run(&mut self) -> Outcome {
-        file::fsync(self.0.as_fd())
+        file::fsync(self.file.as_fd())
+    }
+
+    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
+        self.after_writes.then(|| self.file.as_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
@@ -76,11 +100,15 @@ impl Operation for Fdatasync {
     }
 
     fn encode(&mut self) -> Option<Entry> {
-        Some(entry(&self.0, FsyncFlags::DATASYNC))
+        Some(entry(&self.file, FsyncFlags::DATASYNC))
     }
 
     fn run(&mut self) -> Outcome {
-        file::fdatasync(self.0.as_fd())
+        file::fdatasync(self.file.as_fd())
+    }
+
+    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
+        self.after_writes.then(|| self.file.as_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
@@ -90,12 +118,18 @@ impl Operation for Fdatasync {
 
 impl fmt::Debug for Fsync {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Fsync").field(&self.0.as_fd()).finish()
+        f.debug_struct("Fsync")
+            .field("file", &self.file.as_fd())
+            .field("after_writes", &self.after_writes)
+            .finish()
     }
 }
 
 impl fmt::Debug for Fdatasync {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Fdatasync").field(&self.0.as_fd()).finish()
+        f.debug_struct("Fdatasync")
+            .field("file", &self.file.as_fd())
+            .field("after_writes", &self.after_writes)
+            .finish()
     }
 }

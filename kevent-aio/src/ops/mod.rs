@@ -131,6 +131,14 @@ impl Operation for Op {
         self.inner_mut().abort(reason)
     }
 
+    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
+        self.inner().writes_to()
+    }
+
+    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
+        self.inner().waits_for_writes_to()
+    }
+
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.inner().socket()
     }

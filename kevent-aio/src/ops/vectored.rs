@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
@@ -182,6 +182,10 @@ impl Operation for WriteVectored {
     fn run(&mut self) -> Outcome {
         let (fd, position) = (self.place.file.as_fd(), self.place.position());
         file::write_vectored(fd, &Iovecs::of_data(&self.buffers), position)
+    }
+
+    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.place.file.as_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
@@ -115,6 +115,10 @@ impl Operation for Write {
 
     fn run(&mut self) -> Outcome {
         file::write(self.file.as_fd(), self.data(), self.position())
+    }
+
+    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

@@ -84,6 +84,16 @@ pub(crate) fn fdatasync(fd: BorrowedFd<'_>) -> Outcome {
     retry(|| unsafe { libc::fdatasync(fd.as_raw_fd()).into() })
 }
 
+/// What tells the file of a descriptor from all others: its file system and its number there.
+pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
+    let mut stat = MaybeUninit::<libc::stat64>::uninit();
+    // SAFETY: `stat` has room for the answer. A number that is not open is an error.
+    once(|| unsafe { libc::fstat64(fd, stat.as_mut_ptr()).into() }).ok()?;
+    // SAFETY: the call has succeeded, and so filled it.
+    let stat = unsafe { stat.assume_init() };
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// fallocate(2).
 pub(crate) fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: i64, len: i64) -> Outcome {
     // SAFETY: takes no pointers.
