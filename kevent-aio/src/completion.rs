@@ -61,6 +61,15 @@ pub enum Cancel {
     NotFound,
 }
 
+/// An operation that did not come to an end: see [`Aio::drain`](crate::Aio::drain).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abandoned {
+    /// Which one.
+    pub token: Token,
+    /// What the user gave with it.
+    pub key: u64,
+}
+
 /// An operation could not be submitted; here it is back.
 #[derive(Debug)]
 pub struct SubmitError {

@@ -10,22 +10,27 @@ use kevent_core::{
     Due, Full, Interest, PollKey, PollSet, Ready, Sink, Source, Table, Token, Trigger,
 };
 
-use crate::backend::pool::Pool;
+use crate::backend::pool::{Pool, Worked};
 use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
 use crate::barriers::Barriers;
-use crate::completion::{Cancel, Completion, Started, SubmitError};
+use crate::completion::{Abandoned, Cancel, Completion, Started, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
+use crate::meter::{Class, Meter};
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{Group, Op};
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
 use crate::sockets::Sockets;
+use crate::sys::epoll::wait_readable;
 use crate::sys::file;
 use crate::ways::Ways;
 
 /// How often one turn submits what the completions of the last submission led to.
 const ROUNDS: usize = 16;
+
+/// How long [`Aio::drain`] waits for what it has cancelled.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// When to try again what the kernel had no room for.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
@@ -96,6 +101,7 @@ pub struct Aio {
     done: VecDeque<Completion>,
     ways: Ways,
     counters: Counters,
+    meter: Box<Meter>,
     queue: Option<PollSet>,
 }
 
@@ -123,6 +129,7 @@ impl Aio {
             done: VecDeque::new(),
             ways: Ways::default(),
             counters: Counters::default(),
+            meter: Box::default(),
             queue: None,
         }
     }
@@ -236,6 +243,80 @@ impl Aio {
         members.map(|(token, _)| token).collect()
     }
 
+    /// Brings everything to an end: waits until what is in flight is done, until `deadline`, and cancels what is
+    /// left then. What is done comes out of the queue as always; what does not even end then, because a thread
+    /// is stuck in a call, is [abandoned](Aio::abandon) and named here: the engine, or what it leaves behind,
+    /// keeps its memory until the kernel is done with it.
+    ///
+    /// This blocks, for up to a tenth of a second beyond the deadline; in a simulated queue, not at all.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use kevent_aio::{Aio, Open};
+    /// use kevent_core::{Queue, Wait};
+    ///
+    /// let mut queue = Queue::new()?;
+    /// let aio = queue.attach(Aio::new()?, |completion| completion)?;
+    /// queue[aio].submit(Open::new("/proc/self/status"), 1)?;
+    /// let abandoned = queue[aio].drain(Instant::now() + Duration::from_secs(1));
+    /// assert!(abandoned.is_empty());
+    /// queue.wait(Wait::poll())?;
+    /// assert!(queue.next().unwrap().result.is_ok());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn drain(&mut self, deadline: Instant) -> Vec<Abandoned> {
+        let simulated = self.queue.as_ref().is_some_and(|queue| queue.clock().is_simulated());
+        let mut cancelled = None;
+        loop {
+            let failed = self.turn().is_err();
+            let left = self.unfinished();
+            let now = Instant::now();
+            if left.is_empty() {
+                break;
+            } else if let Some(cancelled) = cancelled {
+                if simulated || failed || now >= cancelled + GRACE {
+                    break;
+                }
+            } else if simulated || failed || now >= deadline {
+                cancelled = Some(now);
+                for gone in left {
+                    self.end(gone.token, Reason::Cancelled);
+                }
+                continue;
+            }
+            let until = cancelled.map_or(deadline, |cancelled| cancelled + GRACE);
+            self.wait_for_backends(until.saturating_duration_since(now));
+        }
+        self.changed();
+        let left = self.unfinished();
+        for gone in &left {
+            self.abandon(gone.token);
+        }
+        left
+    }
+
+    /// What has no result yet.
+    fn unfinished(&self) -> Vec<Abandoned> {
+        let done = |flight: &Flight| {
+            flight.abandoned || matches!(flight.stage, Stage::Done | Stage::Handed)
+        };
+        let left = self.flights.iter().filter(|(_, flight)| !done(flight));
+        left.map(|(token, flight)| Abandoned { token, key: flight.key }).collect()
+    }
+
+    /// Waits until a backend has something, or for so long, or for a moment where several have to be looked at.
+    fn wait_for_backends(&mut self, limit: Duration) {
+        let moment = limit.min(TRY_AGAIN);
+        if self.on_pool > 0 {
+            self.pool.wait(moment);
+        } else if let Some(ring) = &self.ring {
+            wait_readable(ring.as_fd(), i32::try_from(moment.as_millis()).unwrap_or(1).max(1));
+        } else {
+            std::thread::sleep(moment);
+        }
+        self.sockets_ready = true;
+    }
+
     /// How many operations were submitted and have not come out of the queue as completions.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -279,6 +360,9 @@ impl Aio {
             refusal: self.refusal,
             knows_buffers: self.ring.as_ref().is_some_and(Uring::knows_buffers),
             counters: self.counters,
+            in_flight: self.flights.len(),
+            waits_for_pool: self.meter.waits,
+            latencies: self.meter.latencies(),
         }
     }
 
@@ -644,8 +728,9 @@ impl Aio {
     /// Goes on with an operation that the ring has done; `false` when there is none.
     fn reap_ring(&mut self) -> bool {
         match self.ring.as_mut().and_then(Uring::reap) {
-            Some(Reaped::Done(Done { job, outcome })) => {
+            Some(Reaped::Done(Done { job, outcome }, since)) => {
                 self.counters.ring += 1;
+                self.meter.by_ring(Class::of(&job.op), since);
                 self.complete(job, outcome, Way::Ring);
             }
             Some(Reaped::Undone(job)) => self.run_instead(job),
@@ -659,9 +744,11 @@ impl Aio {
         if self.on_pool == 0 {
             return false;
         }
-        let Some(Done { job, outcome }) = self.pool.reap() else { return false };
+        let Some(Worked { done, waited, took }) = self.pool.reap() else { return false };
+        let Done { job, outcome } = done;
         self.on_pool -= 1;
         self.counters.pool += 1;
+        self.meter.by_pool(Class::of(&job.op), waited, took);
         self.complete(job, outcome, Way::Pool);
         true
     }
@@ -785,6 +872,7 @@ impl Source for Aio {
 
     fn flush(&mut self) -> io::Result<Due> {
         self.ways.turn();
+        self.meter.turn();
         self.expire();
         let due = self.turn()?;
         if !self.done.is_empty() {

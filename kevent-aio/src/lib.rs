@@ -43,8 +43,10 @@ mod completion;
 mod engine;
 mod fixed;
 mod flight;
+mod meter;
 mod operation;
 mod ops;
+mod priority;
 mod record;
 mod report;
 mod slice;
@@ -56,12 +58,14 @@ mod ways;
 pub use crate::buffer::Memory;
 pub use crate::buffers::{Buffer, Buffers};
 pub use crate::builder::{Builder, Choice, UnknownChoice};
-pub use crate::completion::{Cancel, Completion, Started, SubmitError};
+pub use crate::completion::{Abandoned, Cancel, Completion, Started, SubmitError};
 pub use crate::engine::Aio;
+pub use crate::meter::{Class, Latencies};
 pub use crate::operation::Fd;
 pub use crate::ops::{
     Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Group, Header, Op, Open,
     Opened, Payload, Read, ReadVectored, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
     StepReport, StepResult, Write, WriteVectored,
 };
+pub use crate::priority::Priority;
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

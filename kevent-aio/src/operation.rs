@@ -7,6 +7,7 @@ use std::sync::Arc;
 use io_uring::squeue::Entry;
 
 use crate::fixed::Fixed;
+use crate::priority::Priority;
 
 /// A file, socket or directory that an operation works on. The operation keeps it open.
 ///
@@ -60,6 +61,11 @@ pub(crate) trait Operation: Send {
     /// follow; they end in `Done`.
     fn abort(&mut self, reason: io::Error) -> Step {
         Step::Done(Err(reason))
+    }
+
+    /// How urgent it is.
+    fn priority(&self) -> Priority {
+        Priority::Normal
     }
 
     /// The file whose contents the operation changes.

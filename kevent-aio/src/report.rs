@@ -3,6 +3,10 @@
 use std::fmt;
 use std::io;
 
+use kevent_core::Histogram;
+
+use crate::meter::{Class, Latencies};
+
 /// Which of the ways an operation was done in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -132,6 +136,21 @@ pub struct Report {
     pub knows_buffers: bool,
     /// How much was done by which way.
     pub counters: Counters,
+    /// Operations that were submitted and have not come out of the queue as completions.
+    pub in_flight: usize,
+    /// How long steps have waited for a thread of the pool, in nanoseconds.
+    pub waits_for_pool: Histogram,
+    /// How long steps took that were not done at once, by what they are.
+    pub latencies: [(Class, Latencies); Class::ALL.len()],
+}
+
+impl Report {
+    /// How long steps of that kind took that were not done at once.
+    #[must_use]
+    pub fn latency(&self, class: Class) -> Latencies {
+        let found = self.latencies.iter().find(|(other, _)| *other == class);
+        found.map(|(_, latencies)| *latencies).unwrap_or_default()
+    }
 }
 
 /// How many steps were done by which way. An operation is one step, a chain of them several.
@@ -156,6 +175,7 @@ impl fmt::Display for Report {
         if let Some(refusal) = self.refusal {
             write!(f, " ({refusal}; remedy: {})", refusal.remedy())?;
         }
-        write!(f, "; done inline {inline}, by ring {ring}, by pool {pool}, fallbacks {fallbacks}")
+        write!(f, "; done inline {inline}, by ring {ring}, by pool {pool}, fallbacks {fallbacks}")?;
+        write!(f, "; in flight {}", self.in_flight)
     }
 }

@@ -17,7 +17,8 @@ use crate::backend::in_place::InPlace;
 use crate::backend::{Done, Job};
 use crate::operation::{Operation, Outcome};
 use crate::ops::Op;
-use crate::sys::thread::spawn_quiet;
+use crate::priority::{PRIORITIES, Priority};
+use crate::sys::thread::{set_ioprio, spawn_quiet};
 
 /// How long a thread waits for the next job before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -53,22 +54,67 @@ struct Shared {
     jobs: Mutex<Jobs>,
     there_is_work: Condvar,
     mailbox: Mutex<Mailbox>,
+    something_is_done: Condvar,
     runner: Runner,
 }
 
 #[derive(Default)]
 struct Jobs {
-    waiting: VecDeque<Job>,
+    waiting: Waiting,
     threads: usize,
     /// Threads that wait for a job.
     idle: usize,
     closed: bool,
 }
 
+/// A job that a thread has done, how long it has waited for that, and how long that took.
+pub(crate) struct Worked {
+    pub(crate) done: Done,
+    pub(crate) waited: Duration,
+    pub(crate) took: Duration,
+}
+
+/// Jobs in the order in which they are begun: by priority, and among equals by age.
+#[derive(Default)]
+struct Waiting([VecDeque<Queued>; PRIORITIES]);
+
+/// A job, and since when it waits.
+struct Queued {
+    job: Job,
+    since: Instant,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.0.iter().map(VecDeque::len).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push(&mut self, job: Job) {
+        let queued = Queued { since: Instant::now(), job };
+        self.0[queued.job.op.priority() as usize].push_back(queued);
+    }
+
+    /// The one to begin next.
+    fn pop(&mut self) -> Option<Queued> {
+        self.0.iter_mut().rev().find_map(VecDeque::pop_front)
+    }
+
+    fn take(&mut self, token: Token) -> Option<Job> {
+        self.0.iter_mut().find_map(|line| {
+            let place = line.iter().position(|queued| queued.job.token == token)?;
+            Some(line.remove(place)?.job)
+        })
+    }
+}
+
 /// What the workers have done, for the engine to collect.
 #[derive(Default)]
 struct Mailbox {
-    done: VecDeque<Done>,
+    done: VecDeque<Worked>,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -85,6 +131,7 @@ impl Pool {
             jobs: Mutex::default(),
             there_is_work: Condvar::new(),
             mailbox: Mutex::default(),
+            something_is_done: Condvar::new(),
             runner: runner.unwrap_or_else(|| Arc::new(|op: &mut Op| op.run())),
         };
         Pool { shared: Arc::new(shared), limit, in_place: None }
@@ -116,13 +163,14 @@ impl Pool {
             return Ok(());
         }
         let mut jobs = lock(&self.shared.jobs);
-        jobs.waiting.push_back(job);
+        let token = job.token;
+        jobs.waiting.push(job);
         let wanted = jobs.waiting.len() > jobs.idle && jobs.threads < self.limit;
         if wanted {
             // Under the lock: another submitter's count is right, and the new thread waits for it.
             if let Err(error) = self.start_thread(&mut jobs) {
                 if jobs.threads == 0 {
-                    return match jobs.waiting.pop_back() {
+                    return match jobs.waiting.take(token) {
                         Some(job) => Err((job, error)),
                         None => Ok(()),
                     };
@@ -147,40 +195,56 @@ impl Pool {
             return in_place.take_back(token);
         }
         let mut jobs = lock(&self.shared.jobs);
-        let place = jobs.waiting.iter().position(|job| job.token == token)?;
-        jobs.waiting.remove(place)
+        jobs.waiting.take(token)
     }
 
     /// What was done first of what was not collected yet.
-    pub(crate) fn reap(&mut self) -> Option<Done> {
+    pub(crate) fn reap(&mut self) -> Option<Worked> {
         if let Some(in_place) = &mut self.in_place {
             let mut job = in_place.take_due()?;
             let outcome = self.shared.runner.run(&mut job.op);
-            return Some(Done { job, outcome });
+            let done = Done { job, outcome };
+            return Some(Worked { done, waited: Duration::ZERO, took: Duration::ZERO });
         }
         lock(&self.shared.mailbox).done.pop_front()
+    }
+}
+
+impl Pool {
+    /// Waits until something was done that was not collected yet, or for so long.
+    pub(crate) fn wait(&self, limit: Duration) {
+        let mailbox = lock(&self.shared.mailbox);
+        let nothing = |mailbox: &mut Mailbox| mailbox.done.is_empty();
+        let done = &self.shared.something_is_done;
+        drop(done.wait_timeout_while(mailbox, limit, nothing));
     }
 }
 
 impl Shared {
     /// What a thread does.
     fn work(&self) {
-        while let Some(mut job) = self.next_job() {
+        let mut priority = Priority::Normal;
+        while let Some(Queued { mut job, since }) = self.next_job() {
             let delay = self.runner.delay();
             if !delay.is_zero() {
                 std::thread::sleep(delay);
             }
+            if std::mem::replace(&mut priority, job.op.priority()) != priority {
+                set_ioprio(priority.ioprio());
+            }
+            let begun = Instant::now();
             let outcome = self.runner.run(&mut job.op);
-            self.deliver(Done { job, outcome });
+            let (waited, took) = (begun.saturating_duration_since(since), begun.elapsed());
+            self.deliver(Worked { done: Done { job, outcome }, waited, took });
         }
     }
 
     /// The next job; `None` when there was none for a while, or never will be.
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self) -> Option<Queued> {
         let mut jobs = lock(&self.jobs);
         loop {
-            if let Some(job) = jobs.waiting.pop_front() {
-                return Some(job);
+            if let Some(queued) = jobs.waiting.pop() {
+                return Some(queued);
             }
             if jobs.closed {
                 break;
@@ -198,19 +262,20 @@ impl Shared {
         None
     }
 
-    fn deliver(&self, done: Done) {
+    fn deliver(&self, worked: Worked) {
         let mut mailbox = lock(&self.mailbox);
         if mailbox.closed {
             drop(mailbox);
-            let Done { mut job, outcome } = done;
+            let Done { mut job, outcome } = worked.done;
             // Nobody collects it: what the operation has opened is closed with it.
             let _ = job.op.complete(outcome);
             return;
         }
-        mailbox.done.push_back(done);
+        mailbox.done.push_back(worked);
         // The first says it for those that come before it is collected.
         let waker = if mailbox.done.len() == 1 { mailbox.waker.clone() } else { None };
         drop(mailbox);
+        self.something_is_done.notify_one();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -229,7 +294,7 @@ impl Drop for Pool {
         let waiting = std::mem::take(&mut jobs.waiting);
         drop(jobs);
         self.shared.there_is_work.notify_all();
-        for Done { mut job, outcome } in done {
+        for Worked { done: Done { mut job, outcome }, .. } in done {
             let _ = job.op.complete(outcome);
         }
         drop(waiting);
@@ -274,7 +339,7 @@ mod tests {
             (0..100).for_each(&mut start);
             let mut done = Vec::new();
             while done.len() < 100 {
-                done.extend(pool.reap());
+                done.extend(pool.reap().map(|worked| worked.done));
                 std::thread::yield_now();
             }
             let order = done.iter().map(|done| done.job.token.to_bits());

@@ -63,6 +63,8 @@ pub(crate) struct Uring {
     /// Entries whose completion is still to come. Never more than the completion queue holds, so
     /// that it never overflows.
     expected: usize,
+    /// When the first was pushed of those that are handed over next: the clock is asked once for all.
+    batch_since: Option<Instant>,
     /// Since when the kernel has taken nothing but said "try again".
     refused_since: Option<Instant>,
     /// Places for files were made.
@@ -79,6 +81,8 @@ struct Held {
     opcode: u8,
     /// Its cancellation was asked for, so that "cancelled" is an answer.
     cancelling: bool,
+    /// When the batch was begun of which it is.
+    since: Instant,
 }
 
 /// What became of a job that was to be put on the ring.
@@ -93,8 +97,8 @@ pub(crate) enum Pushed {
 
 /// A completion of the ring.
 pub(crate) enum Reaped {
-    /// Done, or failed for good.
-    Done(Done),
+    /// Done, or failed for good; and since when it was on the ring.
+    Done(Done, Instant),
     /// The ring did not do it: it lacks the opcode, or the thread that submitted it has ended.
     Undone(Job),
 }
@@ -115,6 +119,7 @@ impl Uring {
             pushed: VecDeque::new(),
             cancels: VecDeque::new(),
             expected: 0,
+            batch_since: None,
             refused_since: None,
             has_places: false,
             broken: false,
@@ -195,12 +200,13 @@ impl Uring {
         if !self.probe.is_supported(opcode) {
             return Ok(Pushed::Unable(job));
         }
+        let since = *self.batch_since.get_or_insert_with(Instant::now);
         let token = job.token;
         let slot = token.slot() as usize;
         if self.held.len() <= slot {
             self.held.resize_with(slot + 1, || None);
         }
-        self.held[slot] = Some(Held { job, opcode, cancelling: false });
+        self.held[slot] = Some(Held { job, opcode, cancelling: false, since });
         // There is room: asked above.
         self.push_entry(&entry.user_data(token.to_bits()));
         Ok(Pushed::Yes)
@@ -243,6 +249,7 @@ impl Uring {
             if self.broken || self.pushed.is_empty() {
                 return Ok(());
             }
+            self.batch_since = None;
             let answer = self.ring.submit();
             let left = self.ring.submission().len();
             let taken = self.pushed.len().saturating_sub(left);
@@ -334,7 +341,7 @@ impl Uring {
 
 impl Held {
     fn answer(self, result: i32) -> Reaped {
-        let Held { job, opcode, cancelling } = self;
+        let Held { job, opcode, cancelling, since } = self;
         let mut outcome: Outcome =
             u32::try_from(result).map_err(|_| Errno(result.saturating_neg()));
         if opcode == opcode::Close::CODE && outcome == Err(Errno(libc::EINTR)) {
@@ -347,7 +354,7 @@ impl Held {
             Err(Errno(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS)) => true,
             _ => false,
         };
-        if undone { Reaped::Undone(job) } else { Reaped::Done(Done { job, outcome }) }
+        if undone { Reaped::Undone(job) } else { Reaped::Done(Done { job, outcome }, since) }
     }
 }
 
@@ -411,7 +418,7 @@ impl Drop for Uring {
                 drop(self.take_back());
             }
             while let Some(reaped) = self.reap() {
-                if let Reaped::Done(Done { mut job, outcome }) = reaped {
+                if let Reaped::Done(Done { mut job, outcome }, _) = reaped {
                     // What the operation has opened is closed with it.
                     let _ = job.op.complete(outcome);
                 }
@@ -435,8 +442,8 @@ mod tests {
     /// What the ring makes of the kernel's answer: an outcome, or nothing when it is undone.
     fn answer(op: impl Into<Op>, opcode: u8, cancelling: bool, result: i32) -> Option<Outcome> {
         let job = Job { token: Token::from_bits(1), op: Box::new(op.into()) };
-        match (Held { job, opcode, cancelling }).answer(result) {
-            Reaped::Done(done) => Some(done.outcome),
+        match (Held { job, opcode, cancelling, since: Instant::now() }).answer(result) {
+            Reaped::Done(done, _) => Some(done.outcome),
             Reaped::Undone(_) => None,
         }
     }

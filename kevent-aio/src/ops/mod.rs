@@ -7,6 +7,7 @@ use io_uring::squeue::Entry;
 
 use crate::fixed::Fixed;
 use crate::operation::{Operation, Outcome, Step};
+use crate::priority::Priority;
 
 mod chain;
 mod close;
@@ -129,6 +130,10 @@ impl Operation for Op {
 
     fn abort(&mut self, reason: io::Error) -> Step {
         self.inner_mut().abort(reason)
+    }
+
+    fn priority(&self) -> Priority {
+        self.inner().priority()
     }
 
     fn writes_to(&self) -> Option<BorrowedFd<'_>> {

@@ -11,6 +11,7 @@ use crate::buffer::{Filling, Memory};
 use crate::fixed::Fixed;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
+use crate::priority::Priority;
 use crate::sys::file::{self, STREAM};
 
 /// Reads into a buffer, at an offset, as pread(2).
@@ -52,6 +53,7 @@ pub struct Read {
     buffer: Filling,
     /// The file turned out to have no places to read from.
     stream: bool,
+    priority: Priority,
     cold: bool,
 }
 
@@ -59,7 +61,14 @@ impl Read {
     /// A read of `file` at `offset` that fills `memory` up to its capacity: a `Vec<u8>`, or a
     /// [`Buffer`](crate::Buffer) of a pool, as O_DIRECT needs one. What it held is forgotten.
     pub fn new(file: Fd, offset: u64, memory: impl Into<Memory>) -> Read {
-        Read { file, offset, buffer: Filling::new(memory), stream: false, cold: false }
+        Read {
+            file,
+            offset,
+            buffer: Filling::new(memory),
+            stream: false,
+            priority: Priority::Normal,
+            cold: false,
+        }
     }
 
     /// Reads `len` bytes at most. A vector grows if it must; a buffer of a pool is the limit itself.
@@ -100,6 +109,12 @@ impl Read {
     #[must_use]
     pub fn data(&self) -> &[u8] {
         self.buffer.as_slice()
+    }
+
+    /// How urgent it is.
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> Read {
+        Read { priority, ..self }
     }
 
     /// The file that it reads.
@@ -162,28 +177,32 @@ impl Operation for Read {
     }
 
     fn encode(&mut self) -> Option<Entry> {
-        let position = self.position();
+        let (position, ioprio) = (self.position(), self.priority.ioprio());
         let room = self.buffer.room();
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
         let fd = types::Fd(self.file.as_fd().as_raw_fd());
-        Some(opcode::Read::new(fd, pointer, len).offset(position as u64).build())
+        Some(opcode::Read::new(fd, pointer, len).offset(position as u64).ioprio(ioprio).build())
     }
 
     fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
         let number = fixed.buffer(self.buffer.memory());
         let slot = fixed.file(self.file.as_fd());
-        let position = self.position() as u64;
+        let (position, ioprio) = (self.position() as u64, self.priority.ioprio());
         let room = self.buffer.room();
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
         let fd = types::Fd(self.file.as_fd().as_raw_fd());
         Some(match (slot.map(types::Fixed), number) {
-            (Some(slot), Some(number)) => {
-                opcode::ReadFixed::new(slot, pointer, len, number).offset(position).build()
+            (Some(slot), Some(number)) => opcode::ReadFixed::new(slot, pointer, len, number)
+                .offset(position)
+                .ioprio(ioprio)
+                .build(),
+            (None, Some(number)) => opcode::ReadFixed::new(fd, pointer, len, number)
+                .offset(position)
+                .ioprio(ioprio)
+                .build(),
+            (Some(slot), None) => {
+                opcode::Read::new(slot, pointer, len).offset(position).ioprio(ioprio).build()
             }
-            (None, Some(number)) => {
-                opcode::ReadFixed::new(fd, pointer, len, number).offset(position).build()
-            }
-            (Some(slot), None) => opcode::Read::new(slot, pointer, len).offset(position).build(),
             (None, None) => return None,
         })
     }
@@ -191,6 +210,10 @@ impl Operation for Read {
     fn run(&mut self) -> Outcome {
         let position = self.position();
         file::read(self.file.as_fd(), self.buffer.room(), position)
+    }
+
+    fn priority(&self) -> Priority {
+        self.priority
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

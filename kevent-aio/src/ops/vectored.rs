@@ -10,6 +10,7 @@ use io_uring::{opcode, types};
 use crate::buffer::{Filling, Iovecs, MOST, PinnedIovecs};
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
+use crate::priority::Priority;
 use crate::sys::file::{self, STREAM};
 
 /// How many buffers one call takes (`UIO_MAXIOV`).
@@ -68,12 +69,19 @@ struct Place {
     offset: u64,
     /// The file turned out to have no places.
     stream: bool,
+    priority: Priority,
     pinned: PinnedIovecs,
 }
 
 impl Place {
     fn new(file: Fd, offset: u64) -> Place {
-        Place { file, offset, stream: false, pinned: PinnedIovecs::default() }
+        Place {
+            file,
+            offset,
+            stream: false,
+            priority: Priority::Normal,
+            pinned: PinnedIovecs::default(),
+        }
     }
 
     fn check(&self, buffers: usize) -> io::Result<()> {
@@ -113,6 +121,13 @@ impl ReadVectored {
     pub fn into_buffers(self) -> Vec<Vec<u8>> {
         self.buffers.into_iter().map(Filling::into_vec).collect()
     }
+
+    /// How urgent it is.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> ReadVectored {
+        self.place.priority = priority;
+        self
+    }
 }
 
 impl Operation for ReadVectored {
@@ -128,12 +143,17 @@ impl Operation for ReadVectored {
         self.place.pinned = Iovecs::of_rooms(&mut self.buffers).pinned();
         let (list, count) = self.place.pinned.parts();
         let entry = opcode::Readv::new(self.place.fd(), list, count);
-        Some(entry.offset(self.place.position() as u64).build())
+        let entry = entry.offset(self.place.position() as u64);
+        Some(entry.ioprio(self.place.priority.ioprio()).build())
     }
 
     fn run(&mut self) -> Outcome {
         let (fd, position) = (self.place.file.as_fd(), self.place.position());
         file::read_vectored(fd, &Iovecs::of_rooms(&mut self.buffers), position)
+    }
+
+    fn priority(&self) -> Priority {
+        self.place.priority
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
@@ -161,6 +181,13 @@ impl WriteVectored {
     pub fn into_buffers(self) -> Vec<Vec<u8>> {
         self.buffers
     }
+
+    /// How urgent it is.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> WriteVectored {
+        self.place.priority = priority;
+        self
+    }
 }
 
 impl Operation for WriteVectored {
@@ -176,7 +203,8 @@ impl Operation for WriteVectored {
         self.place.pinned = Iovecs::of_data(&self.buffers).pinned();
         let (list, count) = self.place.pinned.parts();
         let entry = opcode::Writev::new(self.place.fd(), list, count);
-        Some(entry.offset(self.place.position() as u64).build())
+        let entry = entry.offset(self.place.position() as u64);
+        Some(entry.ioprio(self.place.priority.ioprio()).build())
     }
 
     fn run(&mut self) -> Outcome {
@@ -186,6 +214,10 @@ impl Operation for WriteVectored {
 
     fn writes_to(&self) -> Option<BorrowedFd<'_>> {
         Some(self.place.file.as_fd())
+    }
+
+    fn priority(&self) -> Priority {
+        self.place.priority
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

@@ -11,6 +11,7 @@ use crate::buffer::{MOST, Memory};
 use crate::fixed::Fixed;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
+use crate::priority::Priority;
 use crate::sys::file::{self, STREAM};
 
 /// Writes a buffer at an offset, as pwrite(2).
@@ -43,13 +44,14 @@ pub struct Write {
     buffer: Memory,
     /// The file turned out to have no places to write to.
     stream: bool,
+    priority: Priority,
 }
 
 impl Write {
     /// A write of `memory` to `file` at `offset`: bytes, or a [`Buffer`](crate::Buffer) of a pool, as O_DIRECT
     /// needs one. Of more than 2 GiB the kernel takes the first 2 GiB.
     pub fn new(file: Fd, offset: u64, memory: impl Into<Memory>) -> Write {
-        Write { file, offset, buffer: memory.into(), stream: false }
+        Write { file, offset, buffer: memory.into(), stream: false, priority: Priority::Normal }
     }
 
     /// The bytes, as they were submitted: the vector itself, or a copy out of the buffer of a pool.
@@ -62,6 +64,12 @@ impl Write {
     #[must_use]
     pub fn into_memory(self) -> Memory {
         self.buffer
+    }
+
+    /// How urgent it is.
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> Write {
+        Write { priority, ..self }
     }
 
     /// The file that it writes to.
@@ -93,22 +101,31 @@ impl Operation for Write {
     fn encode(&mut self) -> Option<Entry> {
         let (pointer, len) = (self.data().as_ptr(), self.data().len() as u32);
         let fd = types::Fd(self.file.as_fd().as_raw_fd());
-        Some(opcode::Write::new(fd, pointer, len).offset(self.position() as u64).build())
+        Some(
+            opcode::Write::new(fd, pointer, len)
+                .offset(self.position() as u64)
+                .ioprio(self.priority.ioprio())
+                .build(),
+        )
     }
 
     fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
         let (number, slot) = (fixed.buffer(&self.buffer), fixed.file(self.file.as_fd()));
         let (pointer, len) = (self.data().as_ptr(), self.data().len() as u32);
-        let position = self.position() as u64;
+        let (position, ioprio) = (self.position() as u64, self.priority.ioprio());
         let fd = types::Fd(self.file.as_fd().as_raw_fd());
         Some(match (slot.map(types::Fixed), number) {
-            (Some(slot), Some(number)) => {
-                opcode::WriteFixed::new(slot, pointer, len, number).offset(position).build()
+            (Some(slot), Some(number)) => opcode::WriteFixed::new(slot, pointer, len, number)
+                .offset(position)
+                .ioprio(ioprio)
+                .build(),
+            (None, Some(number)) => opcode::WriteFixed::new(fd, pointer, len, number)
+                .offset(position)
+                .ioprio(ioprio)
+                .build(),
+            (Some(slot), None) => {
+                opcode::Write::new(slot, pointer, len).offset(position).ioprio(ioprio).build()
             }
-            (None, Some(number)) => {
-                opcode::WriteFixed::new(fd, pointer, len, number).offset(position).build()
-            }
-            (Some(slot), None) => opcode::Write::new(slot, pointer, len).offset(position).build(),
             (None, None) => return None,
         })
     }
@@ -119,6 +136,10 @@ impl Operation for Write {
 
     fn writes_to(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
+    }
+
+    fn priority(&self) -> Priority {
+        self.priority
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

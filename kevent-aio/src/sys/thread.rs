@@ -30,3 +30,11 @@ pub(crate) fn spawn_quiet(
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     spawned.map(drop)
 }
+
+/// Sets how urgent the calling thread is to the disk: ioprio_set(2). If the kernel refuses, it stays as it was.
+pub(crate) fn set_ioprio(ioprio: u16) {
+    /// `IOPRIO_WHO_PROCESS`, which is a thread; number 0 is the caller.
+    const THREAD: libc::c_long = 1;
+    // SAFETY: takes numbers only.
+    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, THREAD, 0, libc::c_long::from(ioprio)) };
+}
