@@ -22,7 +22,8 @@ use crate::sys::file::{self, STREAM};
 /// nothing; there the read takes as long as it takes until something comes, and holds a thread of the
 /// pool where there is no ring. (One that is set non-blocking may say `WouldBlock` instead.)
 ///
-/// What is in the page cache is read by [`submit`](crate::Aio::submit) itself, without a detour; see
+/// What is in the page cache may be read by [`submit`](crate::Aio::submit) itself, without a detour: the engine
+/// has the read look there first if it is alone, and the file's last looks were not in vain; see
 /// [`cold`](Read::cold).
 ///
 /// Reads are not ordered after writes that are still in flight: submit a read once the write that it

@@ -1,6 +1,6 @@
 //! The system calls that neither std nor a dependency makes for us, each file safe from outside.
 //!
-//! These files, [`buffer`](crate::buffer) and the ring's backend, and no others in this crate, hold
+//! These files, [`buffer`](crate::buffer), [`buffers`](crate::buffers) and the ring's backend, and no others in this crate, hold
 //! unsafe code.
 
 pub(crate) mod epoll;
