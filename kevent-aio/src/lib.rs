@@ -54,8 +54,8 @@ pub use crate::completion::{Cancel, Completion, SubmitError};
 pub use crate::engine::Aio;
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Op, Open,
-    Opened, Payload, Read, ReadVectored, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
-    StepReport, StepResult, Write, WriteVectored,
+    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Link, Mkdir, Op,
+    Open, Opened, Payload, Read, ReadVectored, Rename, Sendfile, Sent, Span, Stat, Statx, StepId,
+    StepKind, StepReport, StepResult, Symlink, Unlink, Write, WriteVectored,
 };
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

@@ -11,11 +11,17 @@ mod chain;
 mod close;
 mod fallocate;
 mod fsync;
+mod link;
+mod mkdir;
 mod open;
 mod payload;
+mod place;
 mod read;
+mod rename;
 mod sendfile;
 mod statx;
+mod symlink;
+mod unlink;
 mod vectored;
 mod window;
 mod write;
@@ -26,11 +32,16 @@ pub use chain::{
 pub use close::Close;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
+pub use link::Link;
+pub use mkdir::Mkdir;
 pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
+pub use rename::Rename;
 pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
+pub use symlink::Symlink;
+pub use unlink::Unlink;
 pub use vectored::{ReadVectored, WriteVectored};
 pub use write::Write;
 
@@ -87,6 +98,16 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`Mkdir`].
+    Mkdir,
+    /// See [`Rename`].
+    Rename,
+    /// See [`Unlink`].
+    Unlink,
+    /// See [`Link`].
+    Link,
+    /// See [`Symlink`].
+    Symlink,
     /// See [`Sendfile`].
     Sendfile,
     /// See [`Chain`].

@@ -1,0 +1,328 @@
+//! What is done to names and to whole files, on every backend and on real file systems: the same as std
+//! does, and the same errors.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{Bench, all, honest};
+use kevent_aio::{Link, Mkdir, Op, Rename, Symlink, Unlink};
+use tempfile::TempDir;
+
+/// A directory on each file system that can be had here: the disk's, and one in memory.
+fn file_systems() -> Vec<TempDir> {
+    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(memory) => vec![disk, memory],
+        Err(error) => {
+            println!("skipped: /dev/shm: {error}");
+            vec![disk]
+        }
+    }
+}
+
+/// Two directories that no rename leads between.
+fn two_file_systems() -> Option<[TempDir; 2]> {
+    let two: [TempDir; 2] = file_systems().try_into().ok()?;
+    let dev = |dir: &TempDir| dir.path().metadata().unwrap().dev();
+    if dev(&two[0]) == dev(&two[1]) {
+        println!("skipped: there is one file system only");
+        return None;
+    }
+    Some(two)
+}
+
+fn open_dir(path: impl AsRef<Path>) -> Arc<File> {
+    Arc::new(File::open(path).unwrap())
+}
+
+fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
+    result.unwrap_err().raw_os_error()
+}
+
+/// All that can be seen of what is below a directory, by path.
+fn snapshot(root: &Path) -> Vec<(PathBuf, u32, u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = path.symlink_metadata().unwrap();
+            let content = if meta.is_symlink() {
+                fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+            } else if meta.is_file() {
+                fs::read(&path).unwrap()
+            } else {
+                Vec::new()
+            };
+            if meta.is_dir() {
+                directories.push(path.clone());
+            }
+            let relative = path.strip_prefix(root).unwrap().to_owned();
+            found.push((relative, meta.mode(), meta.nlink(), content));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn names_change_as_std_changes_them() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let (ours, theirs) = (temporary.path().join("ours"), temporary.path().join("theirs"));
+            for root in [&ours, &theirs] {
+                fs::create_dir(root).unwrap();
+                fs::write(root.join("file"), "content").unwrap();
+                fs::write(root.join("old"), "replaced").unwrap();
+                fs::create_dir(root.join("empty")).unwrap();
+                fs::write(root.join("doomed"), "gone").unwrap();
+            }
+            let root = open_dir(&ours);
+            let mut done = |op: &dyn Fn() -> Op| {
+                bench.insist(op).result.expect(name);
+            };
+            done(&|| Mkdir::new("made").at(root.clone()).into());
+            done(&|| Mkdir::new("made/deeper").at(root.clone()).mode(0o700).into());
+            done(&|| Rename::new("file", "old").at(root.clone()).into());
+            done(&|| Link::new("old", "made/too").at(root.clone()).into());
+            done(&|| Symlink::new("../old", "made/link").at(root.clone()).into());
+            done(&|| Link::new(ours.join("made/link"), ours.join("same link")).into());
+            done(&|| Unlink::new("doomed").at(root.clone()).into());
+            done(&|| Unlink::new("empty").at(root.clone()).dir().into());
+
+            fs::create_dir(theirs.join("made")).unwrap();
+            fs::create_dir(theirs.join("made/deeper")).unwrap();
+            let mode = Permissions::from_mode(0o700);
+            fs::set_permissions(theirs.join("made/deeper"), mode).unwrap();
+            fs::rename(theirs.join("file"), theirs.join("old")).unwrap();
+            fs::hard_link(theirs.join("old"), theirs.join("made/too")).unwrap();
+            symlink("../old", theirs.join("made/link")).unwrap();
+            fs::hard_link(theirs.join("made/link"), theirs.join("same link")).unwrap();
+            fs::remove_file(theirs.join("doomed")).unwrap();
+            fs::remove_dir(theirs.join("empty")).unwrap();
+            assert_eq!(snapshot(&ours), snapshot(&theirs), "{name}");
+        }
+        // Whoever did it, nobody had to do it instead: what the ring was told is what was meant.
+        assert_eq!(bench.aio().report().counters.fallbacks, 0, "{name}");
+    }
+}
+
+/// A directory with something for every error.
+fn traps(root: &Path) {
+    fs::write(root.join("file"), "").unwrap();
+    fs::write(root.join("other"), "").unwrap();
+    fs::create_dir_all(root.join("full/inside")).unwrap();
+    fs::create_dir_all(root.join("second/inside")).unwrap();
+    symlink("round", root.join("round")).unwrap();
+}
+
+/// An operation, what std says of the same, and the error that both are to give.
+type Case = (Box<dyn Fn() -> Op>, io::Result<()>, i32);
+
+fn at_one_path(
+    op: fn(&Path) -> Op,
+    std: fn(&Path) -> io::Result<()>,
+) -> impl Fn(PathBuf, i32) -> Case {
+    move |path, errno| {
+        let result = std(&path);
+        (Box::new(move || op(&path)), result, errno)
+    }
+}
+
+fn at_two_paths(
+    op: fn(&Path, &Path) -> Op,
+    std: fn(&Path, &Path) -> io::Result<()>,
+) -> impl Fn(PathBuf, PathBuf, i32) -> Case {
+    move |from, to, errno| {
+        let result = std(&from, &to);
+        (Box::new(move || op(&from, &to)), result, errno)
+    }
+}
+
+fn cases(root: &Path) -> Vec<Case> {
+    let at = |path: &str| root.join(path);
+    let mkdir = at_one_path(|path| Mkdir::new(path).into(), |path| fs::create_dir(path));
+    let unlink = at_one_path(|path| Unlink::new(path).into(), |path| fs::remove_file(path));
+    let rmdir = at_one_path(|path| Unlink::new(path).dir().into(), |path| fs::remove_dir(path));
+    let soft = at_one_path(|path| Symlink::new("any", path).into(), |path| symlink("any", path));
+    let rename = at_two_paths(|a, b| Rename::new(a, b).into(), |a, b| fs::rename(a, b));
+    let link = at_two_paths(|a, b| Link::new(a, b).into(), |a, b| fs::hard_link(a, b));
+    vec![
+        mkdir(at("full"), libc::EEXIST),
+        mkdir(at("none/new"), libc::ENOENT),
+        mkdir(at("file/new"), libc::ENOTDIR),
+        mkdir(at("round/new"), libc::ELOOP),
+        mkdir(at(&"x".repeat(256)), libc::ENAMETOOLONG),
+        unlink(at("none"), libc::ENOENT),
+        unlink(at("full"), libc::EISDIR),
+        rmdir(at("full"), libc::ENOTEMPTY),
+        rmdir(at("file"), libc::ENOTDIR),
+        soft(at("file"), libc::EEXIST),
+        soft(at("file/new"), libc::ENOTDIR),
+        rename(at("none"), at("new"), libc::ENOENT),
+        rename(at("file"), at("full"), libc::EISDIR),
+        rename(at("full"), at("file"), libc::ENOTDIR),
+        rename(at("full"), at("second"), libc::ENOTEMPTY),
+        rename(at("full"), at("full/inside/new"), libc::EINVAL),
+        link(at("file"), at("other"), libc::EEXIST),
+        link(at("full"), at("new"), libc::EPERM),
+        link(at("none"), at("new"), libc::ENOENT),
+    ]
+}
+
+#[test]
+fn errors_are_those_of_std() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            traps(temporary.path());
+            let before = snapshot(temporary.path());
+            for (make, std, expected) in cases(temporary.path()) {
+                let completion = bench.insist(&make);
+                let what = format!("{name}: {:?}", completion.op);
+                assert_eq!(errno(completion.result), Some(expected), "{what}");
+                assert_eq!(errno(std), Some(expected), "{what}");
+            }
+            assert_eq!(snapshot(temporary.path()), before, "{name}: nothing has happened");
+        }
+    }
+}
+
+#[test]
+fn other_file_systems_are_out_of_reach() {
+    let Some([disk, memory]) = two_file_systems() else { return };
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        fs::write(disk.path().join("file"), "").unwrap();
+        let [here, there] = [open_dir(&disk), open_dir(&memory)];
+        let rename = Rename::new("file", "file").from_at(here.clone()).to_at(there.clone());
+        let link = Link::new("file", "file").from_at(here).to_at(there);
+        assert_eq!(errno(bench.complete(rename).result), Some(libc::EXDEV), "{name}");
+        assert_eq!(errno(bench.complete(link).result), Some(libc::EXDEV), "{name}");
+    }
+}
+
+#[test]
+fn two_directories_are_told_apart() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir().unwrap();
+        for side in ["left", "right"] {
+            fs::create_dir(temporary.path().join(side)).unwrap();
+            fs::write(temporary.path().join(side).join("file"), side).unwrap();
+        }
+        let [left, right] = ["left", "right"].map(|side| open_dir(temporary.path().join(side)));
+        let read = |path: &str| fs::read_to_string(temporary.path().join(path)).unwrap();
+        let link = Link::new("file", "linked").from_at(left.clone()).to_at(right.clone());
+        bench.complete(link).result.unwrap();
+        assert_eq!(read("right/linked"), "left", "{name}");
+        let rename = Rename::new("file", "moved").from_at(right).to_at(left);
+        bench.complete(rename).result.unwrap();
+        assert_eq!(read("left/moved"), "right", "{name}");
+    }
+}
+
+#[test]
+fn exchange_swaps_and_no_replace_replaces_nothing() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let root = open_dir(&temporary);
+            fs::write(temporary.path().join("file"), "was file").unwrap();
+            fs::create_dir(temporary.path().join("dir")).unwrap();
+            let rename = || Rename::new("file", "dir").at(root.clone());
+            let before = snapshot(temporary.path());
+            let refused = bench.complete(rename().no_replace()).result;
+            assert_eq!(errno(refused), Some(libc::EEXIST), "{name}");
+            assert_eq!(snapshot(temporary.path()), before, "{name}");
+            bench.complete(rename().exchange()).result.unwrap();
+            assert_eq!(fs::read(temporary.path().join("dir")).unwrap(), b"was file", "{name}");
+            assert!(temporary.path().join("file").is_dir(), "{name}");
+            let onto_nothing = Rename::new("file", "new").at(root.clone());
+            let refused = bench.complete(onto_nothing.exchange()).result;
+            assert_eq!(errno(refused), Some(libc::ENOENT), "{name}");
+            let free = Rename::new("file", "new").at(root.clone()).no_replace();
+            bench.complete(free).result.unwrap();
+            assert!(temporary.path().join("new").is_dir(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn whiteout_takes_the_place_of_what_was_renamed() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            fs::write(temporary.path().join("file"), "").unwrap();
+            let rename = Rename::new("file", "new").at(open_dir(&temporary)).whiteout();
+            match bench.complete(rename).result.map_err(|e| e.raw_os_error()) {
+                Err(Some(libc::EINVAL | libc::EPERM)) => {
+                    println!("skipped: {name}: no whiteouts here");
+                    continue;
+                }
+                result => result.unwrap(),
+            };
+            let left = temporary.path().join("file").symlink_metadata().unwrap();
+            assert!(left.file_type().is_char_device() && left.rdev() == 0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn file_without_a_name_gets_one() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut options = File::options();
+        let options = options.write(true).custom_flags(libc::O_TMPFILE);
+        let Ok(mut file) = options.open(temporary.path()) else {
+            println!("skipped: {name}: no files without names here");
+            continue;
+        };
+        io::Write::write_all(&mut file, b"published").unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let path = temporary.path().join("named");
+        let link = Link::new(format!("/proc/self/fd/{number}"), &path).follow();
+        bench.complete(link).result.unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"published", "{name}");
+    }
+}
+
+/// What is refused at once, and says why.
+fn refused(bench: &mut Bench, op: impl Into<Op>) -> String {
+    let refused = bench.aio().submit(op, 1).unwrap_err();
+    assert_eq!(refused.error.kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(bench.aio().in_flight(), 0);
+    refused.to_string()
+}
+
+#[test]
+fn paths_that_no_kernel_takes_are_refused_at_once() {
+    for (_, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let bad = "zero\0byte";
+        let ops: [Op; 8] = [
+            Mkdir::new(bad).into(),
+            Unlink::new(bad).into(),
+            Rename::new(bad, "fine").into(),
+            Rename::new("fine", bad).into(),
+            Link::new(bad, "fine").into(),
+            Link::new("fine", bad).into(),
+            Symlink::new(bad, "fine").into(),
+            Symlink::new("fine", bad).into(),
+        ];
+        for op in ops {
+            assert!(refused(&mut bench, op).contains("zero byte"));
+        }
+        let both = Rename::new("a", "b").exchange();
+        assert!(refused(&mut bench, both.no_replace()).contains("one or the other"));
+    }
+}
