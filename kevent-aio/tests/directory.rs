@@ -5,14 +5,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use common::{Bench, all, honest};
-use kevent_aio::{Link, Mkdir, Op, Rename, Symlink, Unlink};
+use kevent_aio::{FileKind, Link, Mkdir, Op, ReadDir, Rename, Symlink, Unlink};
 use tempfile::TempDir;
 
 /// A directory on each file system that can be had here: the disk's, and one in memory.
@@ -324,5 +329,192 @@ fn paths_that_no_kernel_takes_are_refused_at_once() {
         }
         let both = Rename::new("a", "b").exchange();
         assert!(refused(&mut bench, both.no_replace()).contains("one or the other"));
+    }
+}
+
+/// Entries by name: inode, kind, and how often they were found.
+type Listing = BTreeMap<OsString, (u64, FileKind, usize)>;
+
+/// Reads one batch into `listing`; `false` at the end.
+fn read_batch(bench: &mut Bench, dir: &Arc<File>, room: usize, listing: &mut Listing) -> bool {
+    let make = || ReadDir::new(dir.clone(), Vec::with_capacity(room)).into();
+    let completion = bench.insist(make);
+    let Op::ReadDir(read_dir) = completion.op else { panic!("it was submitted") };
+    assert_eq!(completion.result.unwrap(), read_dir.entries().count() as u64);
+    for entry in read_dir.entries() {
+        let found = (entry.ino, entry.kind, 0);
+        listing.entry(entry.name.to_owned()).or_insert(found).2 += 1;
+    }
+    let found = read_dir.entries().count();
+    assert_eq!(read_dir.into_buffer().capacity(), room, "the buffer comes back as it was");
+    found > 0
+}
+
+fn read_all(bench: &mut Bench, dir: &Arc<File>, room: usize) -> Listing {
+    let mut listing = Listing::new();
+    while read_batch(bench, dir, room, &mut listing) {}
+    listing
+}
+
+/// What std finds, each once.
+fn listed_by_std(path: &Path) -> Listing {
+    let entries = fs::read_dir(path).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        let kinds = [
+            (kind.is_file(), FileKind::File),
+            (kind.is_dir(), FileKind::Dir),
+            (kind.is_symlink(), FileKind::Symlink),
+            (kind.is_fifo(), FileKind::Fifo),
+            (kind.is_socket(), FileKind::Socket),
+            (kind.is_char_device(), FileKind::CharDevice),
+            (kind.is_block_device(), FileKind::BlockDevice),
+        ];
+        let kind = kinds.into_iter().find(|(is, _)| *is).unwrap().1;
+        (entry.file_name(), (std::os::unix::fs::DirEntryExt::ino(&entry), kind, 1))
+    });
+    entries.collect()
+}
+
+#[test]
+fn ten_thousand_names_come_out_complete_in_small_batches() {
+    for temporary in file_systems() {
+        for n in 0..10_000_u32 {
+            // Some not UTF-8, some as long as names get.
+            let mut name = format!("{n} ").into_bytes();
+            name.extend((n % 3 == 0).then_some(0xff));
+            name.resize(if n % 1000 == 0 { 255 } else { name.len() }, b'x');
+            File::create(temporary.path().join(OsString::from_vec(name))).unwrap();
+        }
+        let expected = listed_by_std(temporary.path());
+        assert_eq!(expected.len(), 10_000);
+        for (name, builder) in all() {
+            let mut bench = Bench::new(builder);
+            for room in [280, 1000, 32 * 1024] {
+                let found = read_all(&mut bench, &open_dir(&temporary), room);
+                assert!(found == expected, "{name}: {} of 10000, by {room}", found.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn kinds_are_those_of_the_files() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let at = |name: &str| temporary.path().join(name);
+            fs::write(at("file"), "").unwrap();
+            fs::create_dir(at("dir")).unwrap();
+            symlink("nowhere", at("link")).unwrap();
+            let _socket = UnixListener::bind(at("socket")).unwrap();
+            let made = Command::new("mkfifo").arg(at("fifo")).status().unwrap();
+            assert!(made.success());
+            let found = read_all(&mut bench, &open_dir(&temporary), 300);
+            assert_eq!(found, listed_by_std(temporary.path()), "{name}");
+            assert_eq!(found.len(), 5, "{name}");
+        }
+        let found = read_all(&mut bench, &open_dir("/dev"), 4096);
+        assert_eq!(found[&OsString::from("null")].1, FileKind::CharDevice, "{name}");
+    }
+}
+
+#[test]
+fn empty_directory_is_at_its_end_at_once() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let dir = open_dir(&temporary);
+            assert!(read_all(&mut bench, &dir, 280).is_empty(), "{name}");
+            assert!(read_all(&mut bench, &dir, 280).is_empty(), "{name}: and stays there");
+        }
+    }
+}
+
+#[test]
+fn directory_that_changes_loses_none_of_the_names_that_stay() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let at = |n: u32, what: &str| temporary.path().join(format!("{n} {what}"));
+            for n in 0..300 {
+                File::create(at(n, "stays")).unwrap();
+                File::create(at(n, "goes")).unwrap();
+            }
+            let dir = open_dir(&temporary);
+            let (mut found, mut changed) = (Listing::new(), 0);
+            while read_batch(&mut bench, &dir, 500, &mut found) {
+                for n in (changed..changed + 10).filter(|n| *n < 300) {
+                    fs::remove_file(at(n, "goes")).unwrap();
+                    File::create(at(n, "comes")).unwrap();
+                }
+                changed += 10;
+            }
+            assert!(changed >= 100, "{name}: it changed while it was read");
+            let stays = |listing: &Listing| {
+                let mut listing = listing.clone();
+                listing.retain(|name, _| name.to_str().is_some_and(|name| name.ends_with("stays")));
+                listing
+            };
+            assert_eq!(stays(&found), stays(&listed_by_std(temporary.path())), "{name}");
+            assert!(found.values().all(|(_, _, times)| *times == 1), "{name}: none twice");
+        }
+    }
+}
+
+#[test]
+fn two_readers_of_one_directory_share_its_entries() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir().unwrap();
+        for n in 0..1000 {
+            File::create(temporary.path().join(n.to_string())).unwrap();
+        }
+        let dir = open_dir(&temporary);
+        let mut found = Listing::new();
+        for key in 0..4 {
+            bench.submit(ReadDir::new(dir.clone(), Vec::with_capacity(1000)), key);
+        }
+        let mut in_flight = 4;
+        while in_flight > 0 {
+            let completion = bench.next();
+            let Op::ReadDir(read_dir) = completion.op else { panic!() };
+            for entry in read_dir.entries() {
+                let entry = (entry.name.to_owned(), (entry.ino, entry.kind, 1));
+                assert!(found.insert(entry.0, entry.1).is_none(), "{name}: twice");
+            }
+            if completion.result.unwrap() == 0 {
+                in_flight -= 1;
+            } else {
+                bench.submit(read_dir, completion.key);
+            }
+        }
+        assert_eq!(found, listed_by_std(temporary.path()), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_directory_has_no_entries() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir().unwrap();
+        let mut fails = |file: &Arc<File>| {
+            // What an earlier batch found is gone, too.
+            let make = || ReadDir::new(file.clone(), vec![1; 500]).into();
+            let completion = bench.insist(make);
+            let Op::ReadDir(read_dir) = &completion.op else { panic!() };
+            assert_eq!(read_dir.entries().count(), 0, "{name}");
+            errno(completion.result)
+        };
+        fs::write(temporary.path().join("file"), "").unwrap();
+        assert_eq!(fails(&open_dir(temporary.path().join("file"))), Some(libc::ENOTDIR), "{name}");
+        let path_only = File::options().read(true).custom_flags(libc::O_PATH).open(&temporary);
+        assert_eq!(fails(&Arc::new(path_only.unwrap())), Some(libc::EBADF), "{name}");
+        fs::create_dir(temporary.path().join("gone")).unwrap();
+        let gone = open_dir(temporary.path().join("gone"));
+        fs::remove_dir(temporary.path().join("gone")).unwrap();
+        assert_eq!(fails(&gone), Some(libc::ENOENT), "{name}");
+        let small = ReadDir::new(gone, Vec::with_capacity(279));
+        assert!(refused(&mut bench, small).contains("at least"), "{name}");
     }
 }

@@ -17,6 +17,7 @@ mod open;
 mod payload;
 mod place;
 mod read;
+mod read_dir;
 mod rename;
 mod sendfile;
 mod statx;
@@ -37,6 +38,7 @@ pub use mkdir::Mkdir;
 pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
+pub use read_dir::{DirEntry, Entries, FileKind, ReadDir};
 pub use rename::Rename;
 pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
@@ -98,6 +100,8 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`ReadDir`].
+    ReadDir,
     /// See [`Mkdir`].
     Mkdir,
     /// See [`Rename`].
