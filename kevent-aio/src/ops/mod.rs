@@ -7,6 +7,7 @@ use io_uring::squeue::Entry;
 
 use crate::operation::{Operation, Outcome, Step};
 
+mod advise;
 mod chain;
 mod close;
 mod fallocate;
@@ -22,11 +23,13 @@ mod rename;
 mod sendfile;
 mod statx;
 mod symlink;
+mod truncate;
 mod unlink;
 mod vectored;
 mod window;
 mod write;
 
+pub use advise::{Advice, Advise};
 pub use chain::{
     Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
 };
@@ -43,6 +46,7 @@ pub use rename::Rename;
 pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
 pub use symlink::Symlink;
+pub use truncate::Truncate;
 pub use unlink::Unlink;
 pub use vectored::{ReadVectored, WriteVectored};
 pub use write::Write;
@@ -100,6 +104,10 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`Truncate`].
+    Truncate,
+    /// See [`Advise`].
+    Advise,
     /// See [`ReadDir`].
     ReadDir,
     /// See [`Mkdir`].

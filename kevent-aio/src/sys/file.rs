@@ -90,6 +90,21 @@ pub(crate) fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: i64, len: i64) ->
     retry(|| unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, len).into() })
 }
 
+/// ftruncate(2).
+pub(crate) fn truncate(fd: BorrowedFd<'_>, len: i64) -> Outcome {
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::ftruncate(fd.as_raw_fd(), len).into() })
+}
+
+/// posix_fadvise(2), which answers with the error itself.
+pub(crate) fn advise(fd: BorrowedFd<'_>, offset: i64, len: i64, advice: i32) -> Outcome {
+    // SAFETY: takes no pointers.
+    match unsafe { libc::posix_fadvise(fd.as_raw_fd(), offset, len, advice) } {
+        0 => Ok(0),
+        errno => Err(Errno(errno)),
+    }
+}
+
 /// The argument of openat2(2), as the kernel reads it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
