@@ -54,9 +54,9 @@ pub use crate::completion::{Cancel, Completion, SubmitError};
 pub use crate::engine::Aio;
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Advice, Advise, Chain, Close, Content, Data, DirEntry, Effect, End, Entries, Fallocate,
-    Fdatasync, FileKind, Fsync, Header, Link, Mkdir, Op, Open, Opened, Payload, Read, ReadDir,
-    ReadVectored, Rename, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind, StepReport,
+    Advice, Advise, Chain, Close, Content, CopyRange, Data, DirEntry, Effect, End, Entries,
+    Fallocate, Fdatasync, FileKind, Fsync, Header, Link, Mkdir, Op, Open, Opened, Payload, Read,
+    ReadDir, ReadVectored, Rename, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind, StepReport,
     StepResult, Symlink, Truncate, Unlink, Write, WriteVectored,
 };
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

@@ -1,5 +1,5 @@
-//! What is done to names and to whole files, on every backend and on real file systems: the same as std
-//! does, and the same errors.
+//! What is done to names, on every backend and on real file systems: the same as std does, and the same
+//! errors.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,49 +10,17 @@ use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{
+    DirEntryExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink,
+};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
 
-use common::{Bench, PATIENCE, all, honest};
-use kevent_aio::{
-    Advice, Advise, FileKind, Link, Mkdir, Op, ReadDir, Rename, Symlink, Truncate, Unlink, Way,
-};
-use tempfile::TempDir;
-
-/// A directory on each file system that can be had here: the disk's, and one in memory.
-fn file_systems() -> Vec<TempDir> {
-    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    match tempfile::tempdir_in("/dev/shm") {
-        Ok(memory) => vec![disk, memory],
-        Err(error) => {
-            println!("skipped: /dev/shm: {error}");
-            vec![disk]
-        }
-    }
-}
-
-/// Two directories that no rename leads between.
-fn two_file_systems() -> Option<[TempDir; 2]> {
-    let two: [TempDir; 2] = file_systems().try_into().ok()?;
-    let dev = |dir: &TempDir| dir.path().metadata().unwrap().dev();
-    if dev(&two[0]) == dev(&two[1]) {
-        println!("skipped: there is one file system only");
-        return None;
-    }
-    Some(two)
-}
-
-fn open_dir(path: impl AsRef<Path>) -> Arc<File> {
-    Arc::new(File::open(path).unwrap())
-}
-
-fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
-    result.unwrap_err().raw_os_error()
-}
+use common::files::{errno, file_systems, open_dir, refused, two_file_systems};
+use common::{Bench, all, honest};
+use kevent_aio::{FileKind, Link, Mkdir, Op, ReadDir, Rename, Symlink, Unlink};
 
 /// All that can be seen of what is below a directory, by path.
 fn snapshot(root: &Path) -> Vec<(PathBuf, u32, u64, Vec<u8>)> {
@@ -304,14 +272,6 @@ fn file_without_a_name_gets_one() {
     }
 }
 
-/// What is refused at once, and says why.
-fn refused(bench: &mut Bench, op: impl Into<Op>) -> String {
-    let refused = bench.aio().submit(op, 1).unwrap_err();
-    assert_eq!(refused.error.kind(), io::ErrorKind::InvalidInput);
-    assert_eq!(bench.aio().in_flight(), 0);
-    refused.to_string()
-}
-
 #[test]
 fn paths_that_no_kernel_takes_are_refused_at_once() {
     for (_, builder) in honest() {
@@ -374,7 +334,7 @@ fn listed_by_std(path: &Path) -> Listing {
             (kind.is_block_device(), FileKind::BlockDevice),
         ];
         let kind = kinds.into_iter().find(|(is, _)| *is).unwrap().1;
-        (entry.file_name(), (std::os::unix::fs::DirEntryExt::ino(&entry), kind, 1))
+        (entry.file_name(), (entry.ino(), kind, 1))
     });
     entries.collect()
 }
@@ -519,129 +479,5 @@ fn what_is_no_directory_has_no_entries() {
         assert_eq!(fails(&gone), Some(libc::ENOENT), "{name}");
         let small = ReadDir::new(gone, Vec::with_capacity(279));
         assert!(refused(&mut bench, small).contains("at least"), "{name}");
-    }
-}
-
-/// A file that is open for reading and writing.
-fn file_with(path: &Path, content: &[u8]) -> Arc<File> {
-    fs::write(path, content).unwrap();
-    Arc::new(File::options().read(true).write(true).open(path).unwrap())
-}
-
-#[test]
-fn length_of_a_file_is_what_std_makes_it() {
-    for (name, builder) in all() {
-        let mut bench = Bench::new(builder);
-        for temporary in file_systems() {
-            let ours = file_with(&temporary.path().join("ours"), b"content");
-            let theirs = file_with(&temporary.path().join("theirs"), b"content");
-            for len in [3, 10_000, 1 << 40, 0, 7] {
-                bench.insist(|| Truncate::new(ours.clone(), len).into()).result.unwrap();
-                theirs.set_len(len).unwrap();
-                let stat = |file: &File| file.metadata().map(|m| (m.len(), m.blocks())).unwrap();
-                assert_eq!(stat(&ours), stat(&theirs), "{name}: {len}");
-            }
-            assert_eq!(fs::read(temporary.path().join("ours")).unwrap(), [0; 7], "{name}");
-            let fallbacks = bench.aio().report().counters.fallbacks;
-            assert_eq!(fallbacks, 0, "{name}: the ring was told what was meant");
-        }
-    }
-}
-
-#[test]
-fn length_that_can_not_be_is_the_error_of_std() {
-    for (name, builder) in all() {
-        let mut bench = Bench::new(builder);
-        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let path = temporary.path().join("file");
-        let file = file_with(&path, b"content");
-        let read_only = Arc::new(File::open(&path).unwrap());
-        for (file, len) in
-            [(read_only, 1), (open_dir(&temporary), 1), (file.clone(), i64::MAX as u64)]
-        {
-            let completion = bench.insist(|| Truncate::new(file.clone(), len).into());
-            assert_eq!(errno(completion.result), errno(file.set_len(len)), "{name}");
-        }
-        assert!(refused(&mut bench, Truncate::new(file, 1 << 63)).contains("2^63"), "{name}");
-        assert_eq!(fs::read(path).unwrap(), b"content", "{name}");
-    }
-}
-
-/// How many bytes of a file the page cache holds, as fincore(1) says without changing it.
-fn cached(path: &Path) -> Option<u64> {
-    let output = Command::new("fincore").args(["-b", "-n", "-o", "RES"]).arg(path).output().ok()?;
-    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
-}
-
-#[test]
-fn advice_fills_and_empties_the_page_cache() {
-    const SIZE: u64 = 16 << 20;
-    for (name, builder) in honest() {
-        let mut bench = Bench::new(builder);
-        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let path = temporary.path().join("file");
-        let file = file_with(&path, &vec![7; SIZE as usize]);
-        file.sync_all().unwrap();
-        if cached(&path) != Some(SIZE) {
-            println!("skipped: {name}: no fincore, or no page cache");
-            return;
-        }
-        let mut advise = |advise: Advise| {
-            let completion = bench.complete(advise);
-            completion.result.expect(name);
-            completion.way
-        };
-        let new = |advice| Advise::new(file.clone(), advice);
-        advise(new(Advice::DontNeed).range(65_536, 0));
-        assert_eq!(cached(&path), Some(SIZE), "{name}: no bytes are not the rest of the file");
-        advise(new(Advice::DontNeed).range(SIZE / 2, SIZE / 2));
-        // The kernel keeps pages in pieces of some MiB, and one that is needed in part it keeps whole.
-        let left = cached(&path).unwrap();
-        assert!((SIZE / 2..SIZE).contains(&left), "{name}: {left}");
-        advise(new(Advice::DontNeed));
-        assert_eq!(cached(&path), Some(0), "{name}");
-        assert_eq!(advise(new(Advice::Random)), Way::Inline);
-        std::os::unix::fs::FileExt::read_at(&*file, &mut [0], 0).unwrap();
-        let single = cached(&path).unwrap();
-        assert!(
-            single < 65_537,
-            "{name}: nothing was read ahead, and yet {single} bytes are there"
-        );
-        for mark in [Advice::Sequential, Advice::NoReuse, Advice::Normal] {
-            assert_eq!(advise(new(mark)), Way::Inline, "{name}: {mark:?}");
-        }
-        advise(new(Advice::DontNeed));
-        advise(new(Advice::WillNeed).range(SIZE, 1 << 20));
-        assert_eq!(cached(&path), Some(0), "{name}: nothing is beyond the end");
-        // To the pool goes what is more than the ring can be told.
-        for range in [SIZE / 2, 1 << 40] {
-            advise(new(Advice::DontNeed));
-            advise(new(Advice::WillNeed).range(SIZE / 2, range));
-            wait_until(|| cached(&path) >= Some(65_536), "the file is read ahead");
-        }
-        assert_eq!(bench.aio().report().counters.fallbacks, 0, "{name}");
-    }
-}
-
-fn wait_until(come_true: impl Fn() -> bool, what: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !come_true() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
-#[test]
-fn advice_to_what_takes_none_is_an_error() {
-    for (name, builder) in honest() {
-        let mut bench = Bench::new(builder);
-        let pipe = Command::new("true").stdout(std::process::Stdio::piped()).spawn();
-        let pipe: kevent_aio::Fd = Arc::new(pipe.unwrap().stdout.take().unwrap());
-        for advice in [Advice::Random, Advice::WillNeed] {
-            let completion = bench.complete(Advise::new(pipe.clone(), advice));
-            assert_eq!(errno(completion.result), Some(libc::ESPIPE), "{name}: {advice:?}");
-        }
-        let beyond = Advise::new(pipe, Advice::WillNeed).range(1, u64::MAX);
-        assert!(refused(&mut bench, beyond).contains("2^63"), "{name}");
     }
 }

@@ -10,6 +10,7 @@ use crate::operation::{Operation, Outcome, Step};
 mod advise;
 mod chain;
 mod close;
+mod copy_range;
 mod fallocate;
 mod fsync;
 mod link;
@@ -34,6 +35,7 @@ pub use chain::{
     Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
 };
 pub use close::Close;
+pub use copy_range::CopyRange;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
 pub use link::Link;
@@ -104,6 +106,8 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`CopyRange`].
+    CopyRange,
     /// See [`Truncate`].
     Truncate,
     /// See [`Advise`].

@@ -105,6 +105,29 @@ pub(crate) fn advise(fd: BorrowedFd<'_>, offset: i64, len: i64, advice: i32) -> 
     }
 }
 
+/// copy_file_range(2), with both places said. When it is interrupted, it has copied nothing. A raw call,
+/// because not every libc has the wrapper.
+pub(crate) fn copy_range(
+    source: BorrowedFd<'_>,
+    mut from: i64,
+    target: BorrowedFd<'_>,
+    mut to: i64,
+    len: usize,
+) -> Outcome {
+    let (source, target) = (source.as_raw_fd(), target.as_raw_fd());
+    let (from, to, flags) = (&raw mut from, &raw mut to, 0_u32);
+    let call = libc::SYS_copy_file_range;
+    // SAFETY: both offsets outlive the call.
+    retry(|| unsafe { libc::syscall(call, source, from, target, to, len, flags) })
+}
+
+/// Whether what is written goes to the end, wherever it is said to go (O_APPEND).
+pub(crate) fn appends(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // SAFETY: takes no pointers.
+    let flags = once(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() })?;
+    Ok(flags as i32 & libc::O_APPEND != 0)
+}
+
 /// The argument of openat2(2), as the kernel reads it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

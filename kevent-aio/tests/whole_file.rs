@@ -1,0 +1,401 @@
+//! What is done to whole files, on every backend and on real file systems.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::files::{errno, file_systems, file_with, open_dir, refused, wait_until};
+use common::{Bench, PATIENCE, all, honest};
+use kevent_aio::{Advice, Advise, Cancel, CopyRange, Op, Truncate, Way};
+use tempfile::TempDir;
+
+#[test]
+fn length_of_a_file_is_what_std_makes_it() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let ours = file_with(&temporary.path().join("ours"), b"content");
+            let theirs = file_with(&temporary.path().join("theirs"), b"content");
+            for len in [3, 10_000, 1 << 40, 0, 7] {
+                bench.insist(|| Truncate::new(ours.clone(), len).into()).result.unwrap();
+                theirs.set_len(len).unwrap();
+                let stat = |file: &File| file.metadata().map(|m| (m.len(), m.blocks())).unwrap();
+                assert_eq!(stat(&ours), stat(&theirs), "{name}: {len}");
+            }
+            assert_eq!(fs::read(temporary.path().join("ours")).unwrap(), [0; 7], "{name}");
+            let fallbacks = bench.aio().report().counters.fallbacks;
+            assert_eq!(fallbacks, 0, "{name}: the ring was told what was meant");
+        }
+    }
+}
+
+#[test]
+fn length_that_can_not_be_is_the_error_of_std() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = temporary.path().join("file");
+        let file = file_with(&path, b"content");
+        let read_only = Arc::new(File::open(&path).unwrap());
+        for (file, len) in
+            [(read_only, 1), (open_dir(&temporary), 1), (file.clone(), i64::MAX as u64)]
+        {
+            let completion = bench.insist(|| Truncate::new(file.clone(), len).into());
+            assert_eq!(errno(completion.result), errno(file.set_len(len)), "{name}");
+        }
+        assert!(refused(&mut bench, Truncate::new(file, 1 << 63)).contains("2^63"), "{name}");
+        assert_eq!(fs::read(path).unwrap(), b"content", "{name}");
+    }
+}
+
+/// How many bytes of a file the page cache holds, as fincore(1) says without changing it.
+fn cached(path: &Path) -> Option<u64> {
+    let output = Command::new("fincore").args(["-b", "-n", "-o", "RES"]).arg(path).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+#[test]
+fn advice_fills_and_empties_the_page_cache() {
+    const SIZE: u64 = 16 << 20;
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = temporary.path().join("file");
+        let file = file_with(&path, &vec![7; SIZE as usize]);
+        file.sync_all().unwrap();
+        if cached(&path) != Some(SIZE) {
+            println!("skipped: {name}: no fincore, or no page cache");
+            return;
+        }
+        let mut advise = |advise: Advise| {
+            let completion = bench.complete(advise);
+            completion.result.expect(name);
+            completion.way
+        };
+        let new = |advice| Advise::new(file.clone(), advice);
+        advise(new(Advice::DontNeed).range(65_536, 0));
+        assert_eq!(cached(&path), Some(SIZE), "{name}: no bytes are not the rest of the file");
+        advise(new(Advice::DontNeed).range(SIZE / 2, SIZE / 2));
+        // The kernel keeps pages in pieces of some MiB, and one that is needed in part it keeps whole.
+        let left = cached(&path).unwrap();
+        assert!((SIZE / 2..SIZE).contains(&left), "{name}: {left}");
+        advise(new(Advice::DontNeed));
+        assert_eq!(cached(&path), Some(0), "{name}");
+        assert_eq!(advise(new(Advice::Random)), Way::Inline);
+        FileExt::read_at(&*file, &mut [0], 0).unwrap();
+        let single = cached(&path).unwrap();
+        assert!(
+            single < 65_537,
+            "{name}: nothing was read ahead, and yet {single} bytes are there"
+        );
+        for mark in [Advice::Sequential, Advice::NoReuse, Advice::Normal] {
+            assert_eq!(advise(new(mark)), Way::Inline, "{name}: {mark:?}");
+        }
+        advise(new(Advice::DontNeed));
+        advise(new(Advice::WillNeed).range(SIZE, 1 << 20));
+        assert_eq!(cached(&path), Some(0), "{name}: nothing is beyond the end");
+        // To the pool goes what is more than the ring can be told.
+        for range in [SIZE / 2, 1 << 40] {
+            advise(new(Advice::DontNeed));
+            advise(new(Advice::WillNeed).range(SIZE / 2, range));
+            wait_until(|| cached(&path) >= Some(65_536), "the file is read ahead");
+        }
+        assert_eq!(bench.aio().report().counters.fallbacks, 0, "{name}");
+    }
+}
+
+#[test]
+fn advice_to_what_takes_none_is_an_error() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let pipe = Command::new("true").stdout(std::process::Stdio::piped()).spawn();
+        let pipe: kevent_aio::Fd = Arc::new(pipe.unwrap().stdout.take().unwrap());
+        for advice in [Advice::Random, Advice::WillNeed] {
+            let completion = bench.complete(Advise::new(pipe.clone(), advice));
+            assert_eq!(errno(completion.result), Some(libc::ESPIPE), "{name}: {advice:?}");
+        }
+        let beyond = Advise::new(pipe, Advice::WillNeed).range(1, u64::MAX);
+        assert!(refused(&mut bench, beyond).contains("2^63"), "{name}");
+    }
+}
+
+/// Bytes that tell where they are.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n * 7 + n / 251) as u8).collect()
+}
+
+/// Copies until it is done: what fails for no reason is submitted again, and goes on.
+fn copy(bench: &mut Bench, copy: CopyRange) -> io::Result<u64> {
+    let mut op = Op::from(copy);
+    for _ in 0..200 {
+        let completion = bench.complete(op);
+        let Op::CopyRange(copy) = completion.op else { panic!("it was submitted") };
+        match completion.result.as_ref().map_err(|e| e.raw_os_error()) {
+            Err(Some(libc::EIO | libc::EAGAIN)) => op = copy.into(),
+            Ok(count) => {
+                assert_eq!(*count, copy.copied());
+                return completion.result;
+            }
+            _ => return completion.result,
+        }
+    }
+    panic!("200 times bad luck");
+}
+
+/// A source in one directory and a target in another, for all pairs of file systems.
+fn source_and_target(disk: &TempDir, memory: Option<&TempDir>) -> Vec<[PathBuf; 2]> {
+    let all: Vec<_> = [Some(disk), memory].into_iter().flatten().map(TempDir::path).collect();
+    let pairs = all.iter().flat_map(|a| all.iter().map(|b| [a.join("source"), b.join("target")]));
+    pairs.collect()
+}
+
+#[test]
+fn whole_files_and_ranges_are_copied_and_nothing_beside_them() {
+    let systems = file_systems();
+    let content = pattern(20_000_000);
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for [from, to] in source_and_target(&systems[0], systems.get(1)) {
+            let what = format!("{name}: {} to {}", from.display(), to.display());
+            let source = file_with(&from, &content);
+            let target = file_with(&to, &[]);
+            let whole = CopyRange::new(source.clone(), 0, target.clone(), 0);
+            assert_eq!(copy(&mut bench, whole).unwrap(), 20_000_000, "{what}");
+            assert!(fs::read(&to).unwrap() == content, "{what}");
+            let target = file_with(&to, &[b'.'; 10_000]);
+            let range = CopyRange::new(source.clone(), 1_000, target.clone(), 500).up_to(3_000);
+            assert_eq!(copy(&mut bench, range).unwrap(), 3_000, "{what}");
+            let mut expected = vec![b'.'; 10_000];
+            expected[500..3_500].copy_from_slice(&content[1_000..4_000]);
+            assert!(fs::read(&to).unwrap() == expected, "{what}: a range");
+            let nothing = CopyRange::new(source, 0, target, 0).up_to(0);
+            assert_eq!(copy(&mut bench, nothing).unwrap(), 0, "{what}");
+            assert!(fs::read(&to).unwrap() == expected, "{what}: nothing");
+        }
+    }
+}
+
+#[test]
+fn copy_ends_where_the_source_ends() {
+    let systems = file_systems();
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for [from, to] in source_and_target(&systems[0], systems.get(1)) {
+            let source = file_with(&from, b"0123456789");
+            let target = file_with(&to, b"");
+            let mut range = |at, len| {
+                let range = CopyRange::new(source.clone(), at, target.clone(), 0).up_to(len);
+                copy(&mut bench, range).unwrap()
+            };
+            assert_eq!(range(10, 5), 0, "{name}: at the end");
+            assert_eq!(range(1 << 40, 5), 0, "{name}: far beyond it");
+            assert_eq!(target.metadata().unwrap().len(), 0, "{name}");
+            assert_eq!(range(6, 1 << 40), 4, "{name}: across it");
+            assert_eq!(fs::read(&to).unwrap(), b"6789", "{name}");
+        }
+    }
+}
+
+#[test]
+fn holes_read_as_zeros_in_the_copy() {
+    let systems = file_systems();
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for [from, to] in source_and_target(&systems[0], systems.get(1)) {
+            let source = file_with(&from, &[]);
+            for island in [0, 9_000_000, 17_000_123] {
+                FileExt::write_all_at(&*source, b"island", island).unwrap();
+            }
+            source.set_len(18_000_000).unwrap();
+            // What was there before is to go.
+            let target = file_with(&to, &[b'x'; 1000]);
+            let copied = copy(&mut bench, CopyRange::new(source, 0, target, 0)).unwrap();
+            assert_eq!(copied, 18_000_000, "{name}");
+            assert!(fs::read(from).unwrap() == fs::read(to).unwrap(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn files_without_a_length_are_copied_too() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let path = temporary.path().join("target");
+            let target = file_with(&path, b"");
+            let procfs = open_dir("/proc/filesystems");
+            let content = fs::read("/proc/filesystems").unwrap();
+            assert!(content.len() > 20);
+            let whole = CopyRange::new(procfs.clone(), 0, target.clone(), 0);
+            assert_eq!(copy(&mut bench, whole).unwrap(), content.len() as u64, "{name}");
+            assert!(fs::read(&path).unwrap() == content, "{name}");
+            let range = CopyRange::new(procfs, 3, target.clone(), 0).up_to(10);
+            assert_eq!(copy(&mut bench, range).unwrap(), 10, "{name}");
+            assert!(fs::read(&path).unwrap().starts_with(&content[3..13]), "{name}");
+            let zeros = CopyRange::new(open_dir("/dev/zero"), 0, target, 0).up_to(300_001);
+            assert_eq!(copy(&mut bench, zeros).unwrap(), 300_001, "{name}");
+            assert!(fs::read(&path).unwrap() == vec![0; 300_001], "{name}");
+        }
+    }
+}
+
+#[test]
+fn within_one_file_ranges_are_apart_or_refused() {
+    const MIB: u64 = 1 << 20;
+    let content = pattern(20 << 20);
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let path = temporary.path().join("file");
+            let file = file_with(&path, &content);
+            // Through an open file of its own: that it is the same is not seen in the descriptor.
+            let again = open_dir(&path);
+            let mut within = |from, to, len| {
+                copy(&mut bench, CopyRange::new(again.clone(), from, file.clone(), to).up_to(len))
+            };
+            // Some overlap although no 8 MiB of them do.
+            for (from, to) in [(0, 5), (0, 10 * MIB), (5 * MIB, 0), (7, 7)] {
+                assert_eq!(errno(within(from, to, 12 * MIB)), Some(libc::EINVAL), "{name}");
+            }
+            assert!(fs::read(&path).unwrap() == content, "{name}: nothing has happened");
+            assert_eq!(within(0, 10 * MIB, 10 * MIB).unwrap(), 10 * MIB, "{name}: side by side");
+            let halves = fs::read(&path).unwrap();
+            assert!(halves[..10 << 20] == content[..10 << 20], "{name}");
+            assert!(halves[10 << 20..] == content[..10 << 20], "{name}");
+            let doubled = within(0, 20 * MIB, 1 << 50).unwrap();
+            assert_eq!(doubled, 20 * MIB, "{name}: up to where its end was, and not for ever");
+            assert_eq!(file.metadata().unwrap().len(), 40 * MIB, "{name}");
+        }
+    }
+}
+
+#[test]
+fn copy_that_can_not_be_is_an_error_and_harms_nothing() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let path = temporary.path().join("target");
+            let source = file_with(&temporary.path().join("source"), b"source");
+            let target = file_with(&path, b"target");
+            let appends = Arc::new(File::options().append(true).open(&path).unwrap());
+            let write_only = Arc::new(File::options().write(true).open(&path).unwrap());
+            let mut fails = |from: &Arc<File>, to: &Arc<File>| {
+                errno(copy(&mut bench, CopyRange::new(from.clone(), 0, to.clone(), 0).up_to(9)))
+            };
+            assert_eq!(fails(&source, &appends), Some(libc::EBADF), "{name}");
+            // By reading and writing.
+            let unlike = ["/proc/filesystems", "/dev/zero"].map(open_dir);
+            for from in &unlike {
+                assert_eq!(fails(from, &appends), Some(libc::EBADF), "{name}");
+                assert_eq!(fails(from, &open_dir(&path)), Some(libc::EBADF), "{name}");
+            }
+            assert_eq!(fails(&source, &open_dir(&path)), Some(libc::EBADF), "{name}");
+            assert_eq!(fails(&write_only, &source), Some(libc::EBADF), "{name}");
+            let dir = open_dir(&temporary);
+            assert_eq!(fails(&dir, &target), Some(libc::EISDIR), "{name}");
+            let full = Arc::new(File::options().write(true).open("/dev/full").unwrap());
+            assert_eq!(fails(&source, &full), Some(libc::ENOSPC), "{name}");
+            assert_eq!(fs::read(&path).unwrap(), b"target", "{name}");
+            let beyond = CopyRange::new(source, 1, target, 0).up_to(1 << 63);
+            assert!(refused(&mut bench, beyond).contains("2^63"), "{name}");
+        }
+    }
+}
+
+/// How long files may be, if the file system says so below where numbers end.
+fn longest(file: &File) -> Option<u64> {
+    let (mut fits, mut fails) = (0, 1 << 62);
+    if file.set_len(fails).is_ok() {
+        return None;
+    }
+    while fails - fits > 1 {
+        let middle = fits + (fails - fits) / 2;
+        if file.set_len(middle).is_ok() { fits = middle } else { fails = middle }
+    }
+    file.set_len(0).unwrap();
+    Some(fits)
+}
+
+#[test]
+fn copy_that_fails_on_its_way_says_how_far_it_came() {
+    let systems = file_systems();
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        for [from, to] in source_and_target(&systems[0], systems.get(1)) {
+            let source = file_with(&from, &pattern(3 << 20));
+            let target = file_with(&to, &[]);
+            let Some(longest) = longest(&target) else {
+                println!("skipped: {name}: files know no bounds on {}", to.display());
+                continue;
+            };
+            let start = longest - 1_000_000;
+            let completion = bench.complete(CopyRange::new(source, 0, target.clone(), start));
+            let Op::CopyRange(copy) = &completion.op else { panic!() };
+            let copied = copy.copied();
+            assert_eq!(errno(completion.result), Some(libc::EFBIG), "{name}");
+            assert_eq!(copied, 1_000_000, "{name}");
+            let mut arrived = vec![0; 1_000_000];
+            FileExt::read_exact_at(&*target, &mut arrived, start).unwrap();
+            assert!(arrived == pattern(1_000_000), "{name}");
+        }
+    }
+}
+
+#[test]
+fn cancelled_copy_knows_how_far_it_came_and_can_go_on() {
+    let systems = file_systems();
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        for [from, to] in source_and_target(&systems[0], systems.get(1)) {
+            // So long that nobody waits for its end.
+            let source = file_with(&from, &[]);
+            source.set_len(1 << 40).unwrap();
+            let target = file_with(&to, &[]);
+            let length = || target.metadata().unwrap().len();
+            let token = bench.submit(CopyRange::new(source.clone(), 0, target.clone(), 0), 1);
+            let deadline = Instant::now() + PATIENCE;
+            while length() < 20_000_000 {
+                assert!(Instant::now() < deadline, "{name}: it does not come on");
+                bench.turn();
+            }
+            assert_eq!(bench.aio().cancel(token), Cancel::Requested);
+            let completion = bench.next();
+            assert!(completion.was_cancelled(), "{name}");
+            assert_eq!(errno(completion.result), Some(libc::ECANCELED), "{name}");
+            let Op::CopyRange(copy) = completion.op else { panic!() };
+            let copied = copy.copied();
+            assert!(copied >= 20_000_000 - (8 << 20), "{name}: {copied}");
+            assert_eq!(length(), copied, "{name}: it is said how much there is");
+            source.set_len(copied + 1000).unwrap();
+            let completion = bench.complete(copy);
+            assert_eq!(completion.result.unwrap(), copied + 1000, "{name}");
+            assert_eq!(length(), copied + 1000, "{name}");
+        }
+    }
+}
+
+#[test]
+fn late_copy_ends_with_its_count() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let source = file_with(&temporary.path().join("source"), &[]);
+        source.set_len(1 << 40).unwrap();
+        let target = file_with(&temporary.path().join("target"), &[]);
+        let copy = CopyRange::new(source, 0, target.clone(), 0);
+        let deadline = Instant::now() + Duration::from_millis(20);
+        bench.aio().submit_until(copy, 1, deadline).unwrap();
+        let completion = bench.next();
+        assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::TimedOut, "{name}");
+        let Op::CopyRange(copy) = completion.op else { panic!() };
+        assert_eq!(target.metadata().unwrap().len(), copy.copied(), "{name}");
+    }
+}
