@@ -56,7 +56,7 @@ pub use crate::operation::Fd;
 pub use crate::ops::{
     Advice, Advise, Chain, Close, Content, CopyRange, Data, DirEntry, Effect, End, Entries,
     Fallocate, Fdatasync, FileKind, Fsync, Header, Link, Mkdir, Op, Open, Opened, Payload, Read,
-    ReadDir, ReadVectored, Rename, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind, StepReport,
-    StepResult, Symlink, Truncate, Unlink, Write, WriteVectored,
+    ReadDir, ReadVectored, Reflink, Rename, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
+    StepReport, StepResult, Symlink, Truncate, Unlink, Write, WriteVectored,
 };
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

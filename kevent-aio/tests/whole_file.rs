@@ -6,6 +6,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::files::{errno, file_systems, file_with, open_dir, refused, wait_until};
 use common::{Bench, PATIENCE, all, honest};
-use kevent_aio::{Advice, Advise, Cancel, CopyRange, Op, Truncate, Way};
+use kevent_aio::{Advice, Advise, Cancel, CopyRange, Op, Reflink, Truncate, Way};
 use tempfile::TempDir;
 
 #[test]
@@ -397,5 +398,128 @@ fn late_copy_ends_with_its_count() {
         assert_eq!(completion.result.unwrap_err().kind(), io::ErrorKind::TimedOut, "{name}");
         let Op::CopyRange(copy) = completion.op else { panic!() };
         assert_eq!(target.metadata().unwrap().len(), copy.copied(), "{name}");
+    }
+}
+
+/// A new file system in a file, of a kind whose files can share data; its root, held by `root` only.
+struct Sharing {
+    root: File,
+    _image: tempfile::NamedTempFile,
+}
+
+impl Sharing {
+    /// Makes and mounts it with the tools of the system, as far as those are there.
+    fn new(kind: &str) -> Option<Sharing> {
+        let image = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        image.as_file().set_len(512 << 20).unwrap();
+        let mount_point = tempfile::tempdir().unwrap();
+        let run = |command: &mut Command| match command.output() {
+            Ok(output) if output.status.success() => true,
+            Ok(output) => {
+                println!("skipped: {kind}: {}", String::from_utf8_lossy(&output.stderr));
+                false
+            }
+            Err(error) => {
+                println!("skipped: {kind}: {:?}: {error}", command.get_program());
+                false
+            }
+        };
+        let made = run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(image.path()))
+            && run(Command::new("mount")
+                .args(["-o", "loop"])
+                .args([image.path(), mount_point.path()]));
+        if !made {
+            return None;
+        }
+        let root = File::open(mount_point.path()).unwrap();
+        // Nobody finds it any more, and it goes with the last descriptor, however the test ends.
+        assert!(run(Command::new("umount").arg("--lazy").arg(mount_point.path())));
+        Some(Sharing { root, _image: image })
+    }
+
+    /// A path to it, also for other processes.
+    fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.root.as_raw_fd()).into()
+    }
+}
+
+#[test]
+fn reflink_shares_all_or_whole_blocks_and_takes_no_space() {
+    const BLOCKS: usize = 1 << 20;
+    for sharing in ["btrfs", "xfs"].into_iter().filter_map(Sharing::new) {
+        let content = pattern(20 * BLOCKS + 7);
+        let free = || {
+            let output = Command::new("stat")
+                .args(["-f", "-c", "%f"])
+                .arg(sharing.path().join("."))
+                .output();
+            String::from_utf8(output.unwrap().stdout).unwrap().trim().parse::<u64>().unwrap()
+        };
+        for (name, builder) in all() {
+            let mut bench = Bench::new(builder);
+            let source = file_with(&sharing.path().join("source"), &content);
+            source.sync_all().unwrap();
+            let before = free();
+            let path = sharing.path().join("target");
+            let target = file_with(&path, &[]);
+            let mut share = |reflink: &dyn Fn(Reflink) -> Reflink| {
+                let make = || reflink(Reflink::new(source.clone(), target.clone())).into();
+                bench.insist(make).result
+            };
+            share(&|whole| whole).unwrap();
+            target.sync_all().unwrap();
+            assert!(fs::read(&path).unwrap() == content, "{name}");
+            assert!(before.saturating_sub(free()) < 1000, "{name}: blocks of 4 KiB, of 5,120");
+            let blocks = BLOCKS as u64;
+            share(&|part| part.range(blocks, 3 * blocks, 2 * blocks)).unwrap();
+            share(&|part| part.range(blocks, 0, 0)).unwrap();
+            let tail = 20 * blocks;
+            share(&|part| part.range(tail, tail, 7)).unwrap();
+            let mut expected = content.clone();
+            expected.copy_within(BLOCKS..3 * BLOCKS, 3 * BLOCKS);
+            assert!(fs::read(&path).unwrap() == expected, "{name}: a range, and then nothing");
+            let half = share(&|part| part.range(0, 0, 100));
+            assert_eq!(errno(half), Some(libc::EINVAL), "{name}: no whole block");
+            fs::remove_file(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn where_nothing_is_shared_reflink_says_so() {
+    let systems = file_systems();
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for [from, to] in source_and_target(&systems[0], systems.get(1)) {
+            let source = file_with(&from, b"source");
+            let target = file_with(&to, b"target");
+            let make = || Reflink::new(source.clone(), target.clone()).into();
+            let across = source.metadata().unwrap().dev() != target.metadata().unwrap().dev();
+            match bench.insist(make).result.map_err(|e| e.raw_os_error()) {
+                Ok(_) => println!("skipped: {name}: {} can share", from.display()),
+                Err(error) => {
+                    let expected = if across { libc::EXDEV } else { libc::EOPNOTSUPP };
+                    assert_eq!(error, Some(expected), "{name}");
+                    assert_eq!(fs::read(&to).unwrap(), b"target", "{name}");
+                }
+            }
+            let beyond = Reflink::new(source, target).range(0, 1 << 62, 1 << 62);
+            assert!(refused(&mut bench, beyond).contains("2^63"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn copy_where_files_share_is_complete() {
+    for sharing in ["btrfs", "xfs"].into_iter().filter_map(Sharing::new) {
+        let content = pattern(20_000_000);
+        let source = file_with(&sharing.path().join("source"), &content);
+        for (name, builder) in honest() {
+            let mut bench = Bench::new(builder);
+            let path = sharing.path().join("target");
+            let whole = CopyRange::new(source.clone(), 0, file_with(&path, &[]), 0);
+            assert_eq!(copy(&mut bench, whole).unwrap(), 20_000_000, "{name}");
+            assert!(fs::read(&path).unwrap() == content, "{name}");
+        }
     }
 }

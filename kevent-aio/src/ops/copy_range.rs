@@ -25,9 +25,9 @@ const LAST: u64 = i64::MAX as u64;
 /// places said. The files' own positions are neither used nor moved.
 ///
 /// The result is the number of bytes copied: less than asked for at the end of the source, and no error.
-/// Holes may become zeros. A file system that shares what is equal may copy nothing and share instead.
-/// Where the kernel can't copy (from one kind of file system to another, from a file of /proc or a device)
-/// it is read and written through a buffer of 128 KiB.
+/// Holes may become zeros. A file system that shares what is equal may copy nothing and share instead; to
+/// ask for that, see [`Reflink`](crate::Reflink). Where the kernel can't copy (from one kind of file
+/// system to another, from a file of /proc or a device) it is read and written through a buffer of 128 KiB.
 ///
 /// When it ends early, by an error or because it is cancelled or late, what was copied until then is in
 /// the target, and [`copied`](CopyRange::copied) says how much that is; submitted again, it goes on from

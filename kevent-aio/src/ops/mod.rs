@@ -20,6 +20,7 @@ mod payload;
 mod place;
 mod read;
 mod read_dir;
+mod reflink;
 mod rename;
 mod sendfile;
 mod statx;
@@ -44,6 +45,7 @@ pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
 pub use read_dir::{DirEntry, Entries, FileKind, ReadDir};
+pub use reflink::Reflink;
 pub use rename::Rename;
 pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
@@ -108,6 +110,8 @@ operations! {
     Fallocate,
     /// See [`CopyRange`].
     CopyRange,
+    /// See [`Reflink`].
+    Reflink,
     /// See [`Truncate`].
     Truncate,
     /// See [`Advise`].

@@ -121,6 +121,26 @@ pub(crate) fn copy_range(
     retry(|| unsafe { libc::syscall(call, source, from, target, to, len, flags) })
 }
 
+/// ioctl_ficlonerange(2): `target` has from `to` on what `source` has from `from` on, `len` bytes, or all
+/// that is left if that is zero. Made again it does the same again.
+pub(crate) fn clone_range(
+    source: BorrowedFd<'_>,
+    from: u64,
+    target: BorrowedFd<'_>,
+    to: u64,
+    len: u64,
+) -> Outcome {
+    let range = libc::file_clone_range {
+        src_fd: source.as_raw_fd().into(),
+        src_offset: from,
+        src_length: len,
+        dest_offset: to,
+    };
+    let target = target.as_raw_fd();
+    // SAFETY: the request takes such a structure, which outlives the call.
+    retry(|| unsafe { libc::ioctl(target, libc::FICLONERANGE, &raw const range).into() })
+}
+
 /// Whether what is written goes to the end, wherever it is said to go (O_APPEND).
 pub(crate) fn appends(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     // SAFETY: takes no pointers.
