@@ -21,6 +21,7 @@ use std::sync::Arc;
 use common::files::{errno, file_systems, open_dir, refused, two_file_systems};
 use common::{Bench, all, honest};
 use kevent_aio::{FileKind, Link, Mkdir, Op, ReadDir, Rename, Symlink, Unlink};
+use proptest::prelude::*;
 
 /// All that can be seen of what is below a directory, by path.
 fn snapshot(root: &Path) -> Vec<(PathBuf, u32, u64, Vec<u8>)> {
@@ -479,5 +480,121 @@ fn what_is_no_directory_has_no_entries() {
         assert_eq!(fails(&gone), Some(libc::ENOENT), "{name}");
         let small = ReadDir::new(gone, Vec::with_capacity(279));
         assert!(refused(&mut bench, small).contains("at least"), "{name}");
+    }
+}
+
+#[test]
+fn long_name_behind_the_dots_is_not_taken_for_the_end() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            File::create(temporary.path().join("x".repeat(255))).unwrap();
+            // The dots fit, and then nothing more does.
+            let found = read_all(&mut bench, &open_dir(&temporary), 280);
+            assert_eq!(found, listed_by_std(temporary.path()), "{name}");
+        }
+    }
+}
+
+/// A change of names, by numbers into a few of them.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Mkdir(usize),
+    Unlink(usize),
+    Rmdir(usize),
+    Rename(usize, usize),
+    Link(usize, usize),
+    Symlink(usize, usize),
+}
+
+const NAMES: [&str; 6] = ["a", "b", "c", "a/a", "a/b", "b/c"];
+
+impl Change {
+    fn any() -> impl Strategy<Value = Change> {
+        let name = || 0..NAMES.len();
+        prop_oneof![
+            name().prop_map(Change::Mkdir),
+            name().prop_map(Change::Unlink),
+            name().prop_map(Change::Rmdir),
+            (name(), name()).prop_map(|(a, b)| Change::Rename(a, b)),
+            (name(), name()).prop_map(|(a, b)| Change::Link(a, b)),
+            (name(), name()).prop_map(|(a, b)| Change::Symlink(a, b)),
+        ]
+    }
+
+    fn op(self, root: &Arc<File>) -> Op {
+        match self {
+            Change::Mkdir(a) => Mkdir::new(NAMES[a]).at(root.clone()).into(),
+            Change::Unlink(a) => Unlink::new(NAMES[a]).at(root.clone()).into(),
+            Change::Rmdir(a) => Unlink::new(NAMES[a]).at(root.clone()).dir().into(),
+            Change::Rename(a, b) => Rename::new(NAMES[a], NAMES[b]).at(root.clone()).into(),
+            Change::Link(a, b) => Link::new(NAMES[a], NAMES[b]).at(root.clone()).into(),
+            Change::Symlink(a, b) => Symlink::new(NAMES[a], NAMES[b]).at(root.clone()).into(),
+        }
+    }
+
+    fn by_std(self, root: &Path) -> io::Result<()> {
+        let at = |name: usize| root.join(NAMES[name]);
+        match self {
+            Change::Mkdir(a) => fs::create_dir(at(a)),
+            Change::Unlink(a) => fs::remove_file(at(a)),
+            Change::Rmdir(a) => fs::remove_dir(at(a)),
+            Change::Rename(a, b) => fs::rename(at(a), at(b)),
+            Change::Link(a, b) => fs::hard_link(at(a), at(b)),
+            Change::Symlink(a, b) => symlink(NAMES[a], at(b)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn random_changes_end_as_those_of_std(changes in prop::collection::vec(Change::any(), 1..30)) {
+        for (name, builder) in all() {
+            let mut bench = Bench::new(builder);
+            let [ours, theirs] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            for root in [&ours, &theirs] {
+                fs::write(root.path().join("c"), "content").unwrap();
+            }
+            let root = open_dir(&ours);
+            for change in &changes {
+                let result = bench.insist(|| change.op(&root)).result;
+                let (result, std) = (result.map(|_| ()), change.by_std(theirs.path()));
+                let errno = |result: io::Result<()>| result.map_err(|e| e.raw_os_error());
+                prop_assert_eq!(errno(result), errno(std), "{}: {:?}", name, change);
+            }
+            prop_assert_eq!(snapshot(ours.path()), snapshot(theirs.path()), "{}", name);
+        }
+    }
+}
+
+#[test]
+fn cancelled_change_was_made_or_not_as_its_completion_says() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder.threads(2));
+        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let root = open_dir(&temporary);
+        let mut tokens = Vec::new();
+        for key in 0..500 {
+            tokens.push(bench.submit(Mkdir::new(key.to_string()).at(root.clone()), key));
+            // Some are with the backend by then, some are not.
+            if key % 50 == 20 {
+                bench.turn();
+            }
+        }
+        for token in tokens.iter().step_by(2).rev() {
+            bench.aio().cancel(*token);
+        }
+        let mut cancelled = 0;
+        for _ in 0..500 {
+            let completion = bench.next();
+            let made = temporary.path().join(completion.key.to_string()).is_dir();
+            assert_eq!(completion.result.is_ok(), made, "{name}: {completion:?}");
+            assert_eq!(completion.was_cancelled(), !made, "{name}: {completion:?}");
+            cancelled += usize::from(!made);
+        }
+        assert!(cancelled <= 250, "{name}: others were cancelled, too");
+        assert_eq!(Arc::strong_count(&root), 1, "{name}: the operations have let go of it");
     }
 }

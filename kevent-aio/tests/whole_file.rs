@@ -8,14 +8,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::files::{errno, file_systems, file_with, open_dir, refused, wait_until};
-use common::{Bench, PATIENCE, all, honest};
-use kevent_aio::{Advice, Advise, Cancel, CopyRange, Op, Reflink, Truncate, Way};
+use common::{Bench, PATIENCE, all, engines, honest};
+use kevent_aio::{Advice, Advise, Builder, Cancel, CopyRange, Op, Reflink, Truncate, Way};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 #[test]
@@ -57,59 +58,99 @@ fn length_that_can_not_be_is_the_error_of_std() {
     }
 }
 
-/// How many bytes of a file the page cache holds, as fincore(1) says without changing it.
-fn cached(path: &Path) -> Option<u64> {
-    let output = Command::new("fincore").args(["-b", "-n", "-o", "RES"]).arg(path).output().ok()?;
-    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+const SIZE: u64 = 16 << 20;
+
+/// A file of that size, and how much of it is in the page cache.
+struct Cached {
+    bench: Bench,
+    file: Arc<File>,
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl Cached {
+    /// All of it is.
+    fn new(builder: Builder) -> Option<Cached> {
+        let bench = Bench::new(builder);
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = dir.path().join("file");
+        let file = file_with(&path, &vec![7; SIZE as usize]);
+        file.sync_all().unwrap();
+        let cached = Cached { bench, file, path, _dir: dir };
+        if cached.bytes() != Some(SIZE) {
+            println!("skipped: no fincore, or a file system without page cache");
+            return None;
+        }
+        Some(cached)
+    }
+
+    /// How many bytes are, as fincore(1) finds without changing it.
+    fn bytes(&self) -> Option<u64> {
+        let mut fincore = Command::new("fincore");
+        let output = fincore.args(["-b", "-n", "-o", "RES"]).arg(&self.path).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+    }
+
+    fn advise(&mut self, how: impl FnOnce(Advise) -> Advise, advice: Advice) -> Way {
+        let completion = self.bench.complete(how(Advise::new(self.file.clone(), advice)));
+        assert_eq!(completion.result.unwrap(), 0);
+        completion.way
+    }
+
+    /// None is from here on. Pages that are being read do not leave before that is done.
+    fn empty(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.bytes() != Some(0) {
+            assert!(Instant::now() < deadline, "they do not leave");
+            self.advise(|whole| whole, Advice::DontNeed);
+        }
+    }
 }
 
 #[test]
-fn advice_fills_and_empties_the_page_cache() {
-    const SIZE: u64 = 16 << 20;
-    for (name, builder) in honest() {
-        let mut bench = Bench::new(builder);
-        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let path = temporary.path().join("file");
-        let file = file_with(&path, &vec![7; SIZE as usize]);
-        file.sync_all().unwrap();
-        if cached(&path) != Some(SIZE) {
-            println!("skipped: {name}: no fincore, or no page cache");
-            return;
-        }
-        let mut advise = |advise: Advise| {
-            let completion = bench.complete(advise);
-            completion.result.expect(name);
-            completion.way
-        };
-        let new = |advice| Advise::new(file.clone(), advice);
-        advise(new(Advice::DontNeed).range(65_536, 0));
-        assert_eq!(cached(&path), Some(SIZE), "{name}: no bytes are not the rest of the file");
-        advise(new(Advice::DontNeed).range(SIZE / 2, SIZE / 2));
+fn what_is_not_needed_leaves_the_page_cache() {
+    for mut cached in engines().into_iter().filter_map(Cached::new) {
+        cached.advise(|none| none.range(65_536, 0), Advice::DontNeed);
+        assert_eq!(cached.bytes(), Some(SIZE), "no bytes are not the rest of the file");
+        cached.advise(|half| half.range(SIZE / 2, SIZE / 2), Advice::DontNeed);
         // The kernel keeps pages in pieces of some MiB, and one that is needed in part it keeps whole.
-        let left = cached(&path).unwrap();
-        assert!((SIZE / 2..SIZE).contains(&left), "{name}: {left}");
-        advise(new(Advice::DontNeed));
-        assert_eq!(cached(&path), Some(0), "{name}");
-        assert_eq!(advise(new(Advice::Random)), Way::Inline);
-        FileExt::read_at(&*file, &mut [0], 0).unwrap();
-        let single = cached(&path).unwrap();
-        assert!(
-            single < 65_537,
-            "{name}: nothing was read ahead, and yet {single} bytes are there"
-        );
-        for mark in [Advice::Sequential, Advice::NoReuse, Advice::Normal] {
-            assert_eq!(advise(new(mark)), Way::Inline, "{name}: {mark:?}");
+        let left = cached.bytes().unwrap();
+        assert!((SIZE / 2..SIZE).contains(&left), "{left}");
+        cached.advise(|whole| whole, Advice::DontNeed);
+        assert_eq!(cached.bytes(), Some(0));
+        assert_eq!(cached.bench.aio().report().counters.fallbacks, 0);
+    }
+}
+
+#[test]
+fn what_will_be_needed_comes_into_the_page_cache() {
+    for mut cached in engines().into_iter().filter_map(Cached::new) {
+        cached.empty();
+        cached.advise(|beyond| beyond.range(SIZE, 1 << 20), Advice::WillNeed);
+        assert_eq!(cached.bytes(), Some(0), "nothing is beyond the end");
+        // To the pool goes what is more than the ring can be told; in 32 bits that would be 1.
+        for range in [SIZE / 2, (1 << 32) + 1] {
+            cached.empty();
+            cached.advise(|part| part.range(SIZE / 2, range), Advice::WillNeed);
+            wait_until(|| cached.bytes() >= Some(65_536), "the file is read ahead");
         }
-        advise(new(Advice::DontNeed));
-        advise(new(Advice::WillNeed).range(SIZE, 1 << 20));
-        assert_eq!(cached(&path), Some(0), "{name}: nothing is beyond the end");
-        // To the pool goes what is more than the ring can be told.
-        for range in [SIZE / 2, 1 << 40] {
-            advise(new(Advice::DontNeed));
-            advise(new(Advice::WillNeed).range(SIZE / 2, range));
-            wait_until(|| cached(&path) >= Some(65_536), "the file is read ahead");
+        assert_eq!(cached.bench.aio().report().counters.fallbacks, 0);
+    }
+}
+
+#[test]
+fn marks_are_made_at_once_and_change_what_is_read_ahead() {
+    for mut cached in engines().into_iter().filter_map(Cached::new) {
+        let [normal, random] = [Advice::Normal, Advice::Random].map(|mark| {
+            cached.empty();
+            assert_eq!(cached.advise(|whole| whole, mark), Way::Inline);
+            FileExt::read_at(&*cached.file, &mut [0], 0).unwrap();
+            cached.bytes().unwrap()
+        });
+        assert!(random < normal, "{random} of {normal} bytes came along all the same");
+        for mark in [Advice::Sequential, Advice::NoReuse] {
+            assert_eq!(cached.advise(|whole| whole, mark), Way::Inline, "{mark:?}");
         }
-        assert_eq!(bench.aio().report().counters.fallbacks, 0, "{name}");
     }
 }
 
@@ -363,22 +404,31 @@ fn cancelled_copy_knows_how_far_it_came_and_can_go_on() {
             let length = || target.metadata().unwrap().len();
             let token = bench.submit(CopyRange::new(source.clone(), 0, target.clone(), 0), 1);
             let deadline = Instant::now() + PATIENCE;
-            while length() < 20_000_000 {
+            let seen = loop {
+                let seen = length();
+                if seen >= 20_000_000 {
+                    break seen;
+                }
                 assert!(Instant::now() < deadline, "{name}: it does not come on");
                 bench.turn();
-            }
+            };
             assert_eq!(bench.aio().cancel(token), Cancel::Requested);
             let completion = bench.next();
             assert!(completion.was_cancelled(), "{name}");
             assert_eq!(errno(completion.result), Some(libc::ECANCELED), "{name}");
             let Op::CopyRange(copy) = completion.op else { panic!() };
             let copied = copy.copied();
-            assert!(copied >= 20_000_000 - (8 << 20), "{name}: {copied}");
+            assert!(copied <= seen + (8 << 20), "{name}: {copied}, which was {seen} before");
             assert_eq!(length(), copied, "{name}: it is said how much there is");
-            source.set_len(copied + 1000).unwrap();
-            let completion = bench.complete(copy);
-            assert_eq!(completion.result.unwrap(), copied + 1000, "{name}");
-            assert_eq!(length(), copied + 1000, "{name}");
+            // It goes on to the end of the source, and on again when that has grown.
+            let mut op = Op::from(copy);
+            for end in [copied + 1000, copied + 2000] {
+                source.set_len(end).unwrap();
+                let completion = bench.complete(op);
+                assert_eq!(completion.result.unwrap(), end, "{name}");
+                assert_eq!(length(), end, "{name}");
+                op = completion.op;
+            }
         }
     }
 }
@@ -521,5 +571,38 @@ fn copy_where_files_share_is_complete() {
             assert_eq!(copy(&mut bench, whole).unwrap(), 20_000_000, "{name}");
             assert!(fs::read(&path).unwrap() == content, "{name}");
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_copy_is_what_a_copy_in_memory_is(
+        source_len in 0..300_000_usize,
+        target_len in 0..300_000_usize,
+        from in 0..400_000_usize,
+        to in 0..400_000_usize,
+        len in prop::option::of(0..400_000_usize),
+        across in any::<bool>(),
+    ) {
+        let systems = file_systems();
+        let pairs = source_and_target(&systems[0], systems.get(1));
+        let [source_path, target_path] = if across { &pairs[pairs.len() / 2] } else { &pairs[0] };
+        let content = pattern(source_len);
+        let source = file_with(source_path, &content);
+        let mut expected = vec![b'.'; target_len];
+        let target = file_with(target_path, &expected);
+        let copied = content.get(from..).unwrap_or_default();
+        let copied = &copied[..copied.len().min(len.unwrap_or(usize::MAX))];
+        if !copied.is_empty() {
+            expected.resize(target_len.max(to + copied.len()), 0);
+            expected[to..to + copied.len()].copy_from_slice(copied);
+        }
+        let mut bench = Bench::new(kevent_aio::Aio::builder());
+        let range = CopyRange::new(source, from as u64, target, to as u64);
+        let range = if let Some(len) = len { range.up_to(len as u64) } else { range };
+        prop_assert_eq!(copy(&mut bench, range).unwrap(), copied.len() as u64);
+        prop_assert!(fs::read(target_path).unwrap() == expected);
     }
 }

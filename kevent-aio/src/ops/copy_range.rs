@@ -114,7 +114,7 @@ impl CopyRange {
     fn copy(&mut self, most: u64) -> Outcome {
         if self.buffer.is_none() {
             match self.copy_by_kernel(most) {
-                // The kernel goes by the length, and files of /proc have none. Reading tells.
+                // Files of /proc have no length, and before 5.19 kernels went by that. Reading tells.
                 Ok(0) if self.copied == 0 => {}
                 Err(errno) if takes_another_way(errno) => {}
                 done => return done,
