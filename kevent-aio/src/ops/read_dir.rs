@@ -31,9 +31,9 @@ const NAME: usize = 19;
 ///
 /// Where the next batch begins is kept by the open directory itself, as in a file that is read without
 /// offsets. Two operations on one directory in flight share its entries among them: each entry is in
-/// one of the two, and which is not known. (So one that is abandoned takes entries with it.) Who wants all of
-/// them twice opens the directory twice; who wants them again seeks to its start. An entry that is made or removed while the directory is read may
-/// be among those found, or not; all others are, once.
+/// one of the two, and which is not known. (So one that is abandoned takes entries with it.) Who wants
+/// all of them twice opens the directory twice; who wants them again seeks to its start. An entry that is
+/// made or removed while the directory is read may be among those found, or not; all others are, once.
 ///
 /// Names are bytes, and in no way bound to be UTF-8. The ring has no such operation, so the pool does it.
 ///
