@@ -353,11 +353,10 @@ fn ten_thousand_names_come_out_complete_in_small_batches() {
         let expected = listed_by_std(temporary.path());
         assert_eq!(expected.len(), 10_000);
         for (name, builder) in all() {
-            let mut bench = Bench::new(builder);
-            for room in [280, 32 * 1024] {
-                let found = read_all(&mut bench, &open_dir(&temporary), room);
-                assert!(found == expected, "{name}: {} of 10000, by {room}", found.len());
-            }
+            // The smallest buffer there is; and a larger one where most of the time would be made-up delays.
+            let room = if name == "liar" { 4096 } else { 280 };
+            let found = read_all(&mut Bench::new(builder), &open_dir(&temporary), room);
+            assert!(found == expected, "{name}: {} of 10000", found.len());
         }
     }
 }
@@ -401,20 +400,20 @@ fn directory_that_changes_loses_none_of_the_names_that_stay() {
         let mut bench = Bench::new(builder);
         for temporary in file_systems() {
             let at = |n: u32, what: &str| temporary.path().join(format!("{n} {what}"));
-            for n in 0..300 {
+            for n in 0..100 {
                 File::create(at(n, "stays")).unwrap();
                 File::create(at(n, "goes")).unwrap();
             }
             let dir = open_dir(&temporary);
             let (mut found, mut changed) = (Listing::new(), 0);
             while read_batch(&mut bench, &dir, 500, &mut found) {
-                for n in (changed..changed + 10).filter(|n| *n < 300) {
+                for n in (changed..changed + 10).filter(|n| *n < 100) {
                     fs::remove_file(at(n, "goes")).unwrap();
                     File::create(at(n, "comes")).unwrap();
                 }
                 changed += 10;
             }
-            assert!(changed >= 100, "{name}: it changed while it was read");
+            assert!(changed >= 50, "{name}: it changed while it was read");
             let stays = |listing: &Listing| {
                 let mut listing = listing.clone();
                 listing.retain(|name, _| name.to_str().is_some_and(|name| name.ends_with("stays")));
