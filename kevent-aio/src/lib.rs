@@ -63,9 +63,10 @@ pub use crate::engine::Aio;
 pub use crate::meter::{Class, Latencies};
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Group, Header, Op, Open,
-    Opened, Payload, Read, ReadVectored, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
-    StepReport, StepResult, Write, WriteVectored,
+    Advice, Advise, Chain, Close, Content, CopyRange, Data, DirEntry, Effect, End, Entries,
+    Fallocate, Fdatasync, FileKind, Fsync, Group, Header, Link, Mkdir, Op, Open, Opened, Payload,
+    Read, ReadDir, ReadVectored, Reflink, Rename, Sendfile, Sent, Span, Stat, Statx, StepId,
+    StepKind, StepReport, StepResult, Symlink, Truncate, Unlink, Write, WriteVectored,
 };
 pub use crate::priority::Priority;
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

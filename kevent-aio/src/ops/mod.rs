@@ -9,32 +9,53 @@ use crate::fixed::Fixed;
 use crate::operation::{Operation, Outcome, Step};
 use crate::priority::Priority;
 
+mod advise;
 mod chain;
 mod close;
+mod copy_range;
 mod fallocate;
 mod fsync;
 mod group;
+mod link;
+mod mkdir;
 mod open;
 mod payload;
+mod place;
 mod read;
+mod read_dir;
+mod reflink;
+mod rename;
 mod sendfile;
 mod statx;
+mod symlink;
+mod truncate;
+mod unlink;
 mod vectored;
 mod window;
 mod write;
 
+pub use advise::{Advice, Advise};
 pub use chain::{
     Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
 };
 pub use close::Close;
+pub use copy_range::CopyRange;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
 pub use group::Group;
+pub use link::Link;
+pub use mkdir::Mkdir;
 pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
+pub use read_dir::{DirEntry, Entries, FileKind, ReadDir};
+pub use reflink::Reflink;
+pub use rename::Rename;
 pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
+pub use symlink::Symlink;
+pub use truncate::Truncate;
+pub use unlink::Unlink;
 pub use vectored::{ReadVectored, WriteVectored};
 pub use write::Write;
 
@@ -91,6 +112,26 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`CopyRange`].
+    CopyRange,
+    /// See [`Reflink`].
+    Reflink,
+    /// See [`Truncate`].
+    Truncate,
+    /// See [`Advise`].
+    Advise,
+    /// See [`ReadDir`].
+    ReadDir,
+    /// See [`Mkdir`].
+    Mkdir,
+    /// See [`Rename`].
+    Rename,
+    /// See [`Unlink`].
+    Unlink,
+    /// See [`Link`].
+    Link,
+    /// See [`Symlink`].
+    Symlink,
     /// See [`Sendfile`].
     Sendfile,
     /// See [`Chain`].
