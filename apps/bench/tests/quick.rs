@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -89,4 +90,27 @@ fn name_that_does_not_exist_is_told_and_nothing_is_written() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("--list"));
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn run_that_is_killed_leaves_no_files_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let is_empty = || fs::read_dir(place.path()).unwrap().next().is_none();
+    let mut run = Command::new(BENCH);
+    run.args(["timers", "--quick", "--rounds", "1000", "--out"]);
+    run.arg(place.path().join("out")).current_dir(place.path()).stdout(Stdio::null());
+    let mut run = run.spawn().unwrap();
+    wait_until(|| fs::read_dir(place.path()).unwrap().count() == 2);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    fs::remove_dir_all(place.path().join("out")).unwrap();
+    wait_until(is_empty);
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !what() {
+        assert!(began.elapsed() < Duration::from_secs(20), "that takes too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
