@@ -65,6 +65,11 @@ fn watch_runs() {
 }
 
 #[test]
+fn aio_runs() {
+    runs("aio");
+}
+
+#[test]
 fn echo_runs() {
     runs("echo");
 }
@@ -80,7 +85,7 @@ fn all_topics_have_a_test_here() {
     let list = String::from_utf8(output.stdout).unwrap();
     let topics = list.lines().filter(|line| !line.starts_with(' '));
     let names: Vec<_> = topics.filter_map(|line| line.split(':').next()).collect();
-    assert_eq!(names, ["user", "readiness", "timers", "watch", "echo", "memory"]);
+    assert_eq!(names, ["user", "readiness", "timers", "watch", "aio", "echo", "memory"]);
 }
 
 #[test]

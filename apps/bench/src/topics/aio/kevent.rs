@@ -1,0 +1,73 @@
+//! kevent: one queue with an engine in it, in the ways in which a program can have it.
+
+mod reads;
+mod sends;
+mod trees;
+
+use kevent_aio::{Aio, Choice, Completion, Op};
+use kevent_core::{Queue, SourceId};
+
+use crate::group::Result;
+pub(super) use reads::Reads;
+pub(super) use sends::{AllStreams, Paths, Sends};
+pub(super) use trees::{Chains, Copies, Ops};
+
+/// How the engine is set up.
+pub(super) trait Kind: 'static {
+    const BACKEND: Choice;
+    /// Whether reads say that what they read is not in the page cache.
+    const HINTS: bool = false;
+}
+
+/// By io_uring, and inline where that does not block.
+pub(super) struct Uring;
+/// The same, told what is cold.
+pub(super) struct Hinted;
+/// By threads, where there is no io_uring.
+pub(super) struct Pool;
+
+impl Kind for Uring {
+    const BACKEND: Choice = Choice::Uring;
+}
+
+impl Kind for Hinted {
+    const BACKEND: Choice = Choice::Uring;
+    const HINTS: bool = true;
+}
+
+impl Kind for Pool {
+    const BACKEND: Choice = Choice::Pool;
+}
+
+/// A queue with an engine in it, and nothing else.
+struct Engine {
+    queue: Queue<Completion>,
+    aio: SourceId<Aio>,
+}
+
+impl Engine {
+    fn new(backend: Choice) -> Result<Engine> {
+        let mut queue = Queue::new()?;
+        let aio = Aio::builder().backend(backend).build()?;
+        let aio = queue.attach(aio, |completion| completion)?;
+        Ok(Engine { queue, aio })
+    }
+
+    fn submit(&mut self, op: impl Into<Op>, key: usize) -> Result<()> {
+        self.queue[self.aio].submit(op, key as u64).map_err(|refused| refused.error)?;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Completion> {
+        loop {
+            if let Some(completion) = self.queue.next() {
+                return Ok(completion);
+            }
+            self.queue.wait(None)?;
+        }
+    }
+}
+
+fn unexpected(op: &Op) -> Box<dyn std::error::Error + Send + Sync> {
+    format!("a completion that nobody expects: {op:?}").into()
+}
