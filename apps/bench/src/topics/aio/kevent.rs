@@ -4,7 +4,7 @@ mod reads;
 mod sends;
 mod trees;
 
-use kevent_aio::{Aio, Choice, Completion, Op};
+use kevent_aio::{Aio, Choice, Completion, Op, Way};
 use kevent_core::{Queue, SourceId};
 
 use crate::group::Result;
@@ -19,24 +19,34 @@ pub(super) trait Kind: 'static {
     const HINTS: bool = false;
 }
 
-/// By io_uring, and inline where that does not block.
-pub(super) struct Uring;
+/// As a program has it that chooses nothing.
+pub(super) struct Usual;
 /// The same, told what is cold.
 pub(super) struct Hinted;
 /// By threads, where there is no io_uring.
 pub(super) struct Pool;
 
-impl Kind for Uring {
-    const BACKEND: Choice = Choice::Uring;
+impl Kind for Usual {
+    const BACKEND: Choice = Choice::Auto;
 }
 
 impl Kind for Hinted {
-    const BACKEND: Choice = Choice::Uring;
+    const BACKEND: Choice = Choice::Auto;
     const HINTS: bool = true;
 }
 
 impl Kind for Pool {
     const BACKEND: Choice = Choice::Pool;
+}
+
+/// An engine that is set up so.
+fn aio(backend: Choice) -> Result<Aio> {
+    let aio = Aio::builder().backend(backend).build()?;
+    let report = aio.report();
+    if backend == Choice::Auto && report.backend != Way::Ring {
+        return Err(format!("it would be another peer: {report}").into());
+    }
+    Ok(aio)
 }
 
 /// A queue with an engine in it, and nothing else.
@@ -48,8 +58,7 @@ struct Engine {
 impl Engine {
     fn new(backend: Choice) -> Result<Engine> {
         let mut queue = Queue::new()?;
-        let aio = Aio::builder().backend(backend).build()?;
-        let aio = queue.attach(aio, |completion| completion)?;
+        let aio = queue.attach(aio(backend)?, |completion| completion)?;
         Ok(Engine { queue, aio })
     }
 

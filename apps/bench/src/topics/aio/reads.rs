@@ -2,7 +2,7 @@
 
 use super::by_hand::{Older, Plain, Pread, Registered, Threads};
 use super::files::{BLOCK, How, Large};
-use super::kevent::{Hinted, Pool, Reads, Uring};
+use super::kevent::{Hinted, Pool, Reads, Usual};
 use super::runtimes::{Compio, Monoio, TokioBlocking, TokioFile, TokioUring};
 use super::work::{CPU, Cost, METRICS, Pass, Reader, Source, WALL, median_cost};
 use crate::group::{Bound, Goal, Group, Peer, Result, Sample, Setting};
@@ -54,7 +54,7 @@ fn group(name: &str, title: &str, depth: usize, how: How) -> Group {
 }
 
 fn peers(how: How) -> Vec<Peer> {
-    let mut peers = vec![peer::<Reads<Uring>>("kevent", how)];
+    let mut peers = vec![peer::<Reads<Usual>>("kevent", how)];
     if how == How::Cold {
         peers.push(peer::<Reads<Hinted>>("kevent, told", how));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::calls::{Calls, Std, StdCopy};
 use super::files::{Files, Item};
-use super::kevent::{Chains, Copies, Ops, Pool, Uring};
+use super::kevent::{Chains, Copies, Ops, Pool, Usual};
 use super::runtimes::{CompioOpener, TokioOpener};
 use super::work::{CPU, Copier, Cost, METRICS, Opener, Pass, WALL, median_cost};
 use crate::group::{Bound, Goal, Group, Peer, Result, Sample, Setting};
@@ -47,7 +47,7 @@ fn small(name: &str, title: &str, contents: Contents) -> Group {
                 and places on the disk are known to the kernel.",
         metrics: METRICS,
         peers: vec![
-            peer("kevent", read::<Chains<Uring>>()),
+            peer("kevent", read::<Chains<Usual>>()),
             peer("kevent, operations", read::<Ops>()),
             peer("kevent, pool", read::<Chains<Pool>>()),
             peer(STD, read::<Std<1>>()),
@@ -76,7 +76,7 @@ fn tree(name: &str, title: &str, contents: Contents) -> Group {
                 the tree has in it. Copies are not brought to the disk. Cold are the contents only.",
         metrics: METRICS,
         peers: vec![
-            peer("kevent", copy::<Copies<Uring>>()),
+            peer("kevent", copy::<Copies<Usual>>()),
             peer("kevent, pool", copy::<Copies<Pool>>()),
             peer(CALLS, copy::<Calls>()),
             peer("std::fs::copy", copy::<StdCopy<1>>()),

@@ -6,12 +6,12 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kevent_aio::{Aio, Chain, Choice, Completion, Fd, Header, Open, Sendfile, Span};
+use kevent_aio::{Chain, Choice, Completion, Fd, Header, Open, Sendfile, Span};
 use kevent_core::{Queue, UserEvents};
 
 use super::super::files::Item;
 use super::super::work::{PathSender, Probe, Sender, Stream, Streams};
-use super::Engine;
+use super::{Engine, aio};
 use crate::group::Result;
 
 /// A socket as the engine wants it.
@@ -37,7 +37,7 @@ pub(in super::super) struct Sends {
 
 impl Sender for Sends {
     fn open(socket: TcpStream, file: File) -> Result<Self> {
-        let engine = Engine::new(Choice::Uring)?;
+        let engine = Engine::new(Choice::Auto)?;
         Ok(Sends { engine, socket: shared(socket)?, file: Arc::new(file) })
     }
 
@@ -56,7 +56,7 @@ pub(in super::super) struct Paths {
 
 impl PathSender for Paths {
     fn open(socket: TcpStream) -> Result<Self> {
-        Ok(Paths { engine: Engine::new(Choice::Uring)?, socket: shared(socket)? })
+        Ok(Paths { engine: Engine::new(Choice::Auto)?, socket: shared(socket)? })
     }
 
     fn send(&mut self, items: &[Item]) -> Result<()> {
@@ -91,8 +91,7 @@ const POSTS: NonZero<usize> = NonZero::new(1 << 18).unwrap();
 impl Streams for AllStreams {
     fn send(streams: Vec<Stream>, probe: &Probe) -> Result<Vec<Duration>> {
         let mut queue = Queue::new()?;
-        let aio = Aio::builder().backend(Choice::Uring).build()?;
-        let aio = queue.attach(aio, Event::Sent)?;
+        let aio = queue.attach(aio(Choice::Auto)?, Event::Sent)?;
         let (users, poster) = UserEvents::with_capacity(POSTS);
         queue.attach(users, Event::Post)?;
         let _probing = probe.start(move |now| {

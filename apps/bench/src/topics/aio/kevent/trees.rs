@@ -73,7 +73,7 @@ pub(in super::super) struct Ops {
 impl Opener for Ops {
     fn open(files: &Arc<Files>) -> Result<Self> {
         Ok(Ops {
-            engine: Engine::new(Choice::Uring)?,
+            engine: Engine::new(Choice::Auto)?,
             files: Arc::clone(files),
             pieces: vec![None; SMALL_FILES_AT_ONCE],
             memory: vec![Vec::new(); SMALL_FILES_AT_ONCE],
