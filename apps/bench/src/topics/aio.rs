@@ -4,6 +4,7 @@ mod by_hand;
 mod calls;
 mod files;
 mod kevent;
+mod probe;
 mod reads;
 mod receiver;
 mod runtimes;

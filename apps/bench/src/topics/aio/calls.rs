@@ -15,7 +15,8 @@ use rustix::fs::sendfile;
 use rustix::io::Errno;
 
 use super::files::{Files, Item, SMALL};
-use super::work::{Copier, Opener, Pass, PathSender, Probe, Sender, Stream, Streams};
+use super::probe::Probe;
+use super::work::{Copier, Opener, Pass, PathSender, Sender, Stream, Streams};
 use crate::group::Result;
 
 /// Opens, reads and closes one file after another with the standard library.

@@ -28,7 +28,7 @@ fn number(place: u64) -> u64 {
 }
 
 /// `length` bytes of the stream from `at`, which is a multiple of 8.
-fn content(at: u64, length: usize) -> Vec<u8> {
+pub(super) fn content(at: u64, length: usize) -> Vec<u8> {
     let places = at / 8..(at + length as u64).div_ceil(8);
     let mut bytes: Vec<u8> = places.flat_map(|place| number(place).to_le_bytes()).collect();
     bytes.truncate(length);

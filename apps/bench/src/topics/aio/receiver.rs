@@ -104,13 +104,41 @@ fn take(mut socket: TcpStream, start: u64, period: u64) -> Result<u64> {
             return Ok(taken);
         }
         let at = (start + taken) % period;
-        // From the next number on, and no further than where it begins again.
-        let skip = (at.wrapping_neg() % 8) as usize;
-        let end = count.min(usize::try_from(period - at)?);
-        let is_wrong = |bytes: &[u8]| bytes.len() >= 8 && !is_right(at + skip as u64, bytes);
-        if buffer.get(skip..end).is_some_and(is_wrong) {
+        if !is_due(at, period, &buffer[..count]) {
             return Err(format!("what came at {at} is not what is there").into());
         }
         taken += count as u64;
+    }
+}
+
+/// Whether those bytes begin at that place, as far as numbers of the content are wholly in them before it begins
+/// again.
+fn is_due(at: u64, period: u64, bytes: &[u8]) -> bool {
+    let number = at.next_multiple_of(8);
+    let end = usize::try_from(period - at).map_or(bytes.len(), |left| left.min(bytes.len()));
+    let numbers = bytes.get((number - at) as usize..end).filter(|bytes| bytes.len() >= 8);
+    numbers.is_none_or(|numbers| is_right(number, numbers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::content;
+    use super::*;
+
+    #[test]
+    fn what_arrives_in_pieces_of_any_length_is_compared() {
+        let bytes = content(0, 4096);
+        for (from, to) in [(0, 4096), (1, 100), (5, 13), (7, 9), (4090, 4096)] {
+            assert!(is_due(from as u64, 4096, &bytes[from..to]), "{from}");
+        }
+        assert!(!is_due(8, 4096, &bytes[16..100]));
+        assert!(!is_due(3, 4096, &bytes[11..100]));
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_is_that_of_the_beginning() {
+        let twice = [content(0, 64), content(0, 64)].concat();
+        assert!(is_due(40, 64, &twice[40..]));
+        assert!(!is_due(40, 128, &twice[48..]));
     }
 }

@@ -5,8 +5,9 @@ use std::fs::File;
 use super::calls::{EpollLoop, SendPaths, Sendfile};
 use super::files::{self, Files, How, Large};
 use super::kevent::{AllStreams, Paths, Sends};
+use super::probe::Probe;
 use super::receiver::Receiver;
-use super::work::{CPU, Cost, METRICS, PathSender, Probe, Sender, Stream, Streams, median_cost};
+use super::work::{CPU, Cost, METRICS, PathSender, Sender, Stream, Streams, median_cost};
 use crate::group::{Bound, Goal, Group, Metric, Peer, Result, Sample, Setting};
 use crate::measure;
 

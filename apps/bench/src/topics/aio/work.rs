@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::files::{BLOCK, Files, How, Item, Large, is_right};
+use super::probe::Probe;
 use crate::group::{Metric, Result, Sample, Setting};
 use crate::measure;
 
@@ -131,45 +131,6 @@ pub(super) struct Stream {
     pub(super) length: u64,
 }
 
-/// Who looks whether a thread that waits for events is stuck in something else: posts one every now and then.
-pub(super) struct Probe {
-    /// On which processor.
-    pub(super) cpu: usize,
-}
-
-/// How often a probe posts.
-const PROBE_INTERVAL: Duration = Duration::from_micros(250);
-
-/// A probe at work, until this is dropped.
-pub(super) struct Probing {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Probe {
-    /// Has a thread call `post` with the time of the call.
-    pub(super) fn start(&self, post: impl Fn(Instant) + Send + 'static) -> Probing {
-        let over = Arc::new(AtomicBool::new(false));
-        let (cpu, is_over) = (self.cpu, Arc::clone(&over));
-        let thread = std::thread::spawn(move || {
-            // Where it can't be pinned it posts from where it is.
-            let _ = measure::pin(cpu);
-            while !is_over.load(Relaxed) {
-                post(Instant::now());
-                std::thread::sleep(PROBE_INTERVAL);
-            }
-        });
-        Probing { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Probing {
-    fn drop(&mut self) {
-        self.over.store(true, Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
 /// What is measured of each operation.
 pub(super) const METRICS: &[Metric] =
     &[Metric { name: "CPU", unit: "us" }, Metric { name: "wall time", unit: "us" }];
@@ -214,4 +175,25 @@ pub(super) fn median_cost(
         measure::quantile(&mut values, 0.5).ok_or("nothing was measured")
     };
     Ok(Cost { cpu: median(|cost| cost.cpu)?, wall: median(|cost| cost.wall)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::aio::files::content;
+
+    #[test]
+    fn peer_that_leaves_out_a_block_or_reads_another_is_found_out() {
+        let at = |block: u64| block * BLOCK as u64;
+        let pass = Pass::new(vec![at(3), at(5)]);
+        let (first, second) = (pass.take().unwrap(), pass.take().unwrap());
+        assert!(pass.take().is_none());
+        pass.read(first, &content(at(3), BLOCK)).unwrap();
+        assert!(pass.finish().is_err());
+        assert!(pass.read(second, &content(at(3), BLOCK)).is_err());
+        assert!(pass.read(second, &content(at(5), BLOCK - 8)).is_err());
+        assert!(pass.finish().is_err());
+        pass.read(second, &content(at(5), BLOCK)).unwrap();
+        pass.finish().unwrap();
+    }
 }

@@ -10,7 +10,8 @@ use kevent_aio::{Chain, Choice, Completion, Fd, Header, Open, Sendfile, Span};
 use kevent_core::{Queue, UserEvents};
 
 use super::super::files::Item;
-use super::super::work::{PathSender, Probe, Sender, Stream, Streams};
+use super::super::probe::Probe;
+use super::super::work::{PathSender, Sender, Stream, Streams};
 use super::{Engine, aio};
 use crate::group::Result;
 
