@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::measure;
 
-/// Who posts an event to it every now and then. How long that waits is how long the thread was away; whoever is
-/// late with one is also late with those that come meanwhile.
+/// Posts an event to that thread every now and then. How long one waits is how long the thread was away: one that
+/// is away for long is late with all that were posted meanwhile.
 pub(super) struct Probe {
     /// On which processor.
     pub(super) cpu: usize,
