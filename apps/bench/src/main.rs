@@ -45,7 +45,7 @@ enum Command {
     Help,
     Round { group: String, peer: String, quick: bool },
     Helper { topic: String, arguments: Vec<String> },
-    Sweep { directory: PathBuf },
+    Keep { directory: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -76,7 +76,7 @@ fn parse() -> Result<Command> {
                 let arguments = rest.collect::<std::result::Result<_, _>>()?;
                 return Ok(Command::Helper { topic, arguments });
             }
-            Long("sweep") => return Ok(Command::Sweep { directory: parser.value()?.into() }),
+            Long("keep") => return Ok(Command::Keep { directory: parser.value()?.into() }),
             Value(name) => names.push(name.string()?),
             other => return Err(format!("{}\n{USAGE}", other.unexpected()).into()),
         }
@@ -98,7 +98,7 @@ fn execute(command: Command) -> Result<()> {
         }
         Command::Round { group, peer, quick } => runner::round(TOPICS, &group, &peer, quick),
         Command::Helper { topic, arguments } => runner::helper(TOPICS, &topic, &arguments),
-        Command::Sweep { directory } => scratch::sweep(&directory),
+        Command::Keep { directory } => scratch::keep(&directory),
     }
 }
 

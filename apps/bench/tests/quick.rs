@@ -98,6 +98,17 @@ fn name_that_does_not_exist_is_told_and_nothing_is_written() {
 }
 
 #[test]
+fn directory_that_can_not_be_made_is_told() {
+    let out = tempfile::tempdir().unwrap();
+    let mut run = Command::new(BENCH);
+    run.args(["memory", "--quick", "--out"]).arg(out.path()).current_dir("/proc/self");
+    let output = run.output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("can't make") && said.contains("(os error"), "{said}");
+}
+
+#[test]
 fn run_that_is_killed_leaves_no_files_behind() {
     let place = tempfile::tempdir().unwrap();
     let is_empty = || fs::read_dir(place.path()).unwrap().next().is_none();
