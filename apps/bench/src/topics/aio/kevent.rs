@@ -67,14 +67,23 @@ impl Engine {
         Ok(())
     }
 
-    fn next(&mut self) -> Result<Completion> {
+    /// The next that is done.
+    fn next(&mut self) -> Result<Done> {
         loop {
             if let Some(completion) = self.queue.next() {
-                return Ok(completion);
+                let (key, count) = (completion.key as usize, completion.result?);
+                return Ok(Done { key, count, op: completion.op });
             }
             self.queue.wait(None)?;
         }
     }
+}
+
+/// What was submitted, and did not fail.
+struct Done {
+    key: usize,
+    count: u64,
+    op: Op,
 }
 
 fn unexpected(op: &Op) -> Box<dyn std::error::Error + Send + Sync> {

@@ -7,7 +7,7 @@ use kevent_aio::{Fd, Op, Read};
 
 use super::super::files::{self, How, sector_aligned};
 use super::super::work::{Pass, Piece, Reader, Source};
-use super::{Engine, Kind, unexpected};
+use super::{Done, Engine, Kind, unexpected};
 use crate::group::Result;
 
 pub(in super::super) struct Reads<K> {
@@ -40,10 +40,8 @@ impl<K: Kind> Reader for Reads<K> {
             in_flight += usize::from(self.start(key, memory, pass)?);
         }
         while in_flight > 0 {
-            let completion = self.engine.next()?;
-            completion.result?;
-            let Op::Read(read) = completion.op else { return Err(unexpected(&completion.op)) };
-            let key = completion.key as usize;
+            let Done { key, op, .. } = self.engine.next()?;
+            let Op::Read(read) = op else { return Err(unexpected(&op)) };
             let piece = self.pieces[key].ok_or("nobody has asked for that")?;
             pass.read(piece, read.data())?;
             in_flight -= usize::from(!self.start(key, read.into_buffer(), pass)?);

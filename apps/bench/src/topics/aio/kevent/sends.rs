@@ -12,7 +12,7 @@ use kevent_core::{Queue, UserEvents};
 use super::super::files::Item;
 use super::super::probe::Probe;
 use super::super::work::{PathSender, Sender, Stream, Streams};
-use super::{Engine, aio};
+use super::{Done, Engine, aio};
 use crate::group::Result;
 
 /// A socket as the engine wants it.
@@ -22,11 +22,11 @@ fn shared(socket: TcpStream) -> Result<Fd> {
 }
 
 /// Whether so much was sent.
-fn check(completion: Completion, length: u64) -> Result<()> {
-    match completion.result? {
-        sent if sent == length => Ok(()),
-        sent => Err(format!("{sent} of {length} bytes were sent").into()),
+fn check(sent: u64, length: u64) -> Result<()> {
+    if sent == length {
+        return Ok(());
     }
+    Err(format!("{sent} of {length} bytes were sent").into())
 }
 
 /// One transfer after another.
@@ -45,7 +45,7 @@ impl Sender for Sends {
     fn send(&mut self, at: u64, length: u64) -> Result<()> {
         let (socket, file) = (Arc::clone(&self.socket), Arc::clone(&self.file));
         self.engine.submit(Sendfile::new(socket, file, at, length), 0)?;
-        check(self.engine.next()?, length)
+        check(self.engine.next()?.count, length)
     }
 }
 
@@ -70,9 +70,9 @@ impl PathSender for Paths {
             self.engine.submit(chain, key)?;
         }
         for _ in items {
-            let completion = self.engine.next()?;
-            let item = items.get(completion.key as usize).ok_or("nobody has asked for that")?;
-            check(completion, item.length as u64)?;
+            let Done { key, count, .. } = self.engine.next()?;
+            let item = items.get(key).ok_or("nobody has asked for that")?;
+            check(count, item.length as u64)?;
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Streams for AllStreams {
                     Event::Post(post) => waits.push(post.elapsed()),
                     Event::Sent(sent) => {
                         let length = lengths.get(sent.key as usize).ok_or("nobody's")?;
-                        check(sent, *length)?;
+                        check(sent.result?, *length)?;
                         left -= 1;
                     }
                 }

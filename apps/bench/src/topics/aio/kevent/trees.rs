@@ -9,7 +9,7 @@ use kevent_aio::{Chain, Choice, Data, Op, Open, Read, StepId};
 
 use super::super::files::{Files, SMALL};
 use super::super::work::{Copier, Opener, Pass, Piece, SMALL_FILES_AT_ONCE};
-use super::{Engine, Kind, unexpected};
+use super::{Done, Engine, Kind, unexpected};
 use crate::group::Result;
 
 /// Small files, a chain for each.
@@ -37,10 +37,8 @@ impl<K: Kind> Opener for Chains<K> {
             in_flight += usize::from(self.start(key, pass)?);
         }
         while in_flight > 0 {
-            let completion = self.engine.next()?;
-            completion.result?;
-            let Op::Chain(chain) = completion.op else { return Err(unexpected(&completion.op)) };
-            let key = completion.key as usize;
+            let Done { key, op, .. } = self.engine.next()?;
+            let Op::Chain(chain) = op else { return Err(unexpected(&op)) };
             let (piece, read) = self.in_flight[key].ok_or("nobody has asked for that")?;
             pass.read_file(&self.files, piece, chain.data(read).ok_or("nothing was read")?)?;
             in_flight -= usize::from(!self.start(key, pass)?);
@@ -86,10 +84,8 @@ impl Opener for Ops {
             in_flight += usize::from(self.start(key, pass)?);
         }
         while in_flight > 0 {
-            let completion = self.engine.next()?;
-            completion.result?;
-            let key = completion.key as usize;
-            match completion.op {
+            let Done { key, op, .. } = self.engine.next()?;
+            match op {
                 Op::Open(mut open) => {
                     let file = Arc::new(open.take().ok_or("nothing was opened")?);
                     let memory = self.memory.pop().ok_or("too little memory")?;
@@ -147,7 +143,7 @@ impl<K: Kind> Copier for Copies<K> {
             if in_flight == 0 {
                 return Ok(());
             }
-            self.engine.next()?.result?;
+            self.engine.next()?;
             in_flight -= 1;
         }
     }
