@@ -29,8 +29,10 @@ fn number(place: u64) -> u64 {
 
 /// `length` bytes of the stream from `at`, which is a multiple of 8.
 pub(super) fn content(at: u64, length: usize) -> Vec<u8> {
-    let places = at / 8..(at + length as u64).div_ceil(8);
-    let mut bytes: Vec<u8> = places.flat_map(|place| number(place).to_le_bytes()).collect();
+    let mut bytes = vec![0; length.next_multiple_of(8)];
+    for (place, bytes) in (at / 8..).zip(bytes.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&number(place).to_le_bytes());
+    }
     bytes.truncate(length);
     bytes
 }
