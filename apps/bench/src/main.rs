@@ -8,6 +8,7 @@ mod machine;
 mod measure;
 mod report;
 mod runner;
+mod scratch;
 mod stats;
 mod sys;
 mod topics;
@@ -20,6 +21,7 @@ use lexopt::prelude::*;
 use crate::group::Result;
 use crate::machine::Machine;
 use crate::runner::Measured;
+use crate::scratch::Scratch;
 use crate::topics::TOPICS;
 
 const USAGE: &str = "\
@@ -27,9 +29,10 @@ usage: kevent-bench [TOPIC | TOPIC/GROUP]... [--rounds N] [--quick] [--out DIR]
        kevent-bench --list
 
 Measures all topics, or those that are named, and writes results.jsonl and report.html to DIR (the
-current directory unless it is given).
+current directory unless it is given). Files that are read, sent and copied meanwhile are made in the
+current directory, up to 3 GB of them, and removed.
 
-  --rounds N  how often each peer is measured; 11 unless it is given
+  --rounds N  how often each peer is measured; 11 unless it is given, 2 of a quick run
   --quick     only see whether everything works: the figures mean nothing
   --list      names of the topics, their groups and peers";
 
@@ -42,6 +45,7 @@ enum Command {
     Help,
     Round { group: String, peer: String, quick: bool },
     Helper { topic: String, arguments: Vec<String> },
+    Keep { directory: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -56,11 +60,11 @@ fn main() -> ExitCode {
 
 fn parse() -> Result<Command> {
     let mut parser = lexopt::Parser::from_env();
-    let (mut names, mut rounds, mut quick, mut out) = (vec![], 11, false, PathBuf::from("."));
+    let (mut names, mut rounds, mut quick, mut out) = (vec![], None, false, PathBuf::from("."));
     let mut round = None;
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("rounds") => rounds = parser.value()?.parse()?,
+            Long("rounds") => rounds = Some(parser.value()?.parse()?),
             Long("quick") => quick = true,
             Long("out") => out = parser.value()?.into(),
             Long("list") => return Ok(Command::List),
@@ -72,6 +76,7 @@ fn parse() -> Result<Command> {
                 let arguments = rest.collect::<std::result::Result<_, _>>()?;
                 return Ok(Command::Helper { topic, arguments });
             }
+            Long("keep") => return Ok(Command::Keep { directory: parser.value()?.into() }),
             Value(name) => names.push(name.string()?),
             other => return Err(format!("{}\n{USAGE}", other.unexpected()).into()),
         }
@@ -79,6 +84,7 @@ fn parse() -> Result<Command> {
     if let Some((group, peer)) = round {
         return Ok(Command::Round { group, peer, quick });
     }
+    let rounds = rounds.unwrap_or(if quick { 2 } else { 11 });
     Ok(Command::Run { names, rounds, quick, out })
 }
 
@@ -92,6 +98,7 @@ fn execute(command: Command) -> Result<()> {
         }
         Command::Round { group, peer, quick } => runner::round(TOPICS, &group, &peer, quick),
         Command::Helper { topic, arguments } => runner::helper(TOPICS, &topic, &arguments),
+        Command::Keep { directory } => scratch::keep(&directory),
     }
 }
 
@@ -117,18 +124,21 @@ fn run(names: &[String], rounds: usize, quick: bool, out: &std::path::Path) -> R
         let groups = (topic.groups)().into_iter();
         groups.map(move |group| (topic, group)).filter(|(topic, g)| wanted(topic.name, &g.name))
     });
+    let groups: Vec<_> = groups.collect();
+    if groups.is_empty() {
+        return Err(format!("no topic or group of that name; see --list\n{USAGE}").into());
+    }
     std::fs::create_dir_all(out)?;
+    let scratch = Scratch::make()?;
     let mut machine = Machine::ask(rounds, quick);
     let mut results = Vec::new();
     for (topic, group) in groups {
-        let measured = Measured::run(topic.name, group, rounds, quick);
+        let measured = Measured::run(topic.name, group, rounds, quick, scratch.path());
         report::table::print(&measured);
         results.push(measured);
     }
-    if results.is_empty() {
-        return Err(format!("no topic or group of that name; see --list\n{USAGE}").into());
-    }
     machine.finish();
+    drop(scratch);
     report::table::print_goals(&results);
     report::json::write(&out.join("results.jsonl"), &machine, &results)?;
     report::html::write(&out.join("report.html"), &machine, TOPICS, &results)?;

@@ -5,6 +5,7 @@
 //! whole run), and lets one that hangs be ended.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,25 +35,31 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// Runs all rounds of one group.
-    pub(crate) fn run(topic: &'static str, group: Group, rounds: usize, quick: bool) -> Measured {
+    /// Runs all rounds of one group, in that directory.
+    pub(crate) fn run(
+        topic: &'static str,
+        group: Group,
+        rounds: usize,
+        quick: bool,
+        directory: &Path,
+    ) -> Measured {
         let count = group.peers.len();
         let mut measured =
             Measured { group, topic, samples: vec![vec![]; count], failures: vec![None; count] };
         for round in 0..rounds {
             for turn in 0..count {
-                measured.run_peer((turn + round) % count, quick);
+                measured.run_peer((turn + round) % count, quick, directory);
             }
         }
         measured
     }
 
     /// Runs one round of a peer, unless it failed before.
-    fn run_peer(&mut self, peer: usize, quick: bool) {
+    fn run_peer(&mut self, peer: usize, quick: bool, directory: &Path) {
         let sample = if self.failures[peer].is_some() {
             None
         } else {
-            match run_round(&self.group.name, self.group.peers[peer].name, quick) {
+            match run_round(&self.group.name, self.group.peers[peer].name, quick, directory) {
                 Ok(sample) => Some(sample),
                 Err(error) => {
                     self.failures[peer] = Some(error.to_string());
@@ -85,9 +92,9 @@ impl Measured {
     }
 }
 
-fn run_round(group: &str, peer: &str, quick: bool) -> Result<Sample> {
+fn run_round(group: &str, peer: &str, quick: bool, directory: &Path) -> Result<Sample> {
     let mut command = this_program()?;
-    command.args([ROUND, group, peer]);
+    command.args([ROUND, group, peer]).current_dir(directory);
     if quick {
         command.arg("--quick");
     }

@@ -268,10 +268,10 @@ struct Pool {
     tail: u16,
 }
 
-/// The kernel wants its part to begin with a page.
-#[derive(Clone, Copy)]
+/// Memory that begins with a page, as the kernel wants some of it to.
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(4096))]
-struct Page([u8; 4096]);
+pub(crate) struct Page(pub(crate) [u8; 4096]);
 
 impl Pool {
     fn new(count: u16) -> Pool {

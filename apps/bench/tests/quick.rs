@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -64,6 +65,11 @@ fn watch_runs() {
 }
 
 #[test]
+fn aio_runs() {
+    runs("aio");
+}
+
+#[test]
 fn echo_runs() {
     runs("echo");
 }
@@ -79,7 +85,7 @@ fn all_topics_have_a_test_here() {
     let list = String::from_utf8(output.stdout).unwrap();
     let topics = list.lines().filter(|line| !line.starts_with(' '));
     let names: Vec<_> = topics.filter_map(|line| line.split(':').next()).collect();
-    assert_eq!(names, ["user", "readiness", "timers", "watch", "echo", "memory"]);
+    assert_eq!(names, ["user", "readiness", "timers", "watch", "aio", "echo", "memory"]);
 }
 
 #[test]
@@ -89,4 +95,38 @@ fn name_that_does_not_exist_is_told_and_nothing_is_written() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("--list"));
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn directory_that_can_not_be_made_is_told() {
+    let out = tempfile::tempdir().unwrap();
+    let mut run = Command::new(BENCH);
+    run.args(["memory", "--quick", "--out"]).arg(out.path()).current_dir("/proc/self");
+    let output = run.output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("can't make") && said.contains("(os error"), "{said}");
+}
+
+#[test]
+fn run_that_is_killed_leaves_no_files_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let is_empty = || fs::read_dir(place.path()).unwrap().next().is_none();
+    let mut run = Command::new(BENCH);
+    run.args(["timers", "--quick", "--rounds", "1000", "--out"]);
+    run.arg(place.path().join("out")).current_dir(place.path()).stdout(Stdio::null());
+    let mut run = run.spawn().unwrap();
+    wait_until(|| fs::read_dir(place.path()).unwrap().count() == 2);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    fs::remove_dir_all(place.path().join("out")).unwrap();
+    wait_until(is_empty);
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !what() {
+        assert!(began.elapsed() < Duration::from_secs(20), "that takes too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -1,0 +1,91 @@
+//! kevent: one queue with an engine in it, in the ways in which a program can have it.
+
+mod reads;
+mod sends;
+mod trees;
+
+use kevent_aio::{Aio, Choice, Completion, Op, Way};
+use kevent_core::{Queue, SourceId};
+
+use crate::group::Result;
+pub(super) use reads::Reads;
+pub(super) use sends::{AllStreams, Paths, Sends};
+pub(super) use trees::{Chains, Copies, Ops};
+
+/// How the engine is set up.
+pub(super) trait Kind: 'static {
+    const BACKEND: Choice;
+    /// Whether reads say that what they read is not in the page cache.
+    const HINTS: bool = false;
+}
+
+/// As a program has it that chooses nothing.
+pub(super) struct Usual;
+/// The same, told what is cold.
+pub(super) struct Hinted;
+/// By threads, where there is no io_uring.
+pub(super) struct Pool;
+
+impl Kind for Usual {
+    const BACKEND: Choice = Choice::Auto;
+}
+
+impl Kind for Hinted {
+    const BACKEND: Choice = Choice::Auto;
+    const HINTS: bool = true;
+}
+
+impl Kind for Pool {
+    const BACKEND: Choice = Choice::Pool;
+}
+
+/// An engine that is set up so.
+fn aio(backend: Choice) -> Result<Aio> {
+    let aio = Aio::builder().backend(backend).build()?;
+    let report = aio.report();
+    if backend == Choice::Auto && report.backend != Way::Ring {
+        return Err(format!("it would be another peer: {report}").into());
+    }
+    Ok(aio)
+}
+
+/// A queue with an engine in it, and nothing else.
+struct Engine {
+    queue: Queue<Completion>,
+    aio: SourceId<Aio>,
+}
+
+impl Engine {
+    fn new(backend: Choice) -> Result<Engine> {
+        let mut queue = Queue::new()?;
+        let aio = queue.attach(aio(backend)?, |completion| completion)?;
+        Ok(Engine { queue, aio })
+    }
+
+    fn submit(&mut self, op: impl Into<Op>, key: usize) -> Result<()> {
+        self.queue[self.aio].submit(op, key as u64).map_err(|refused| refused.error)?;
+        Ok(())
+    }
+
+    /// The next that is done.
+    fn next(&mut self) -> Result<Done> {
+        loop {
+            if let Some(completion) = self.queue.next() {
+                let (key, count) = (completion.key as usize, completion.result?);
+                return Ok(Done { key, count, op: completion.op });
+            }
+            self.queue.wait(None)?;
+        }
+    }
+}
+
+/// What was submitted, and did not fail.
+struct Done {
+    key: usize,
+    count: u64,
+    op: Op,
+}
+
+fn unexpected(op: &Op) -> Box<dyn std::error::Error + Send + Sync> {
+    format!("a completion that nobody expects: {op:?}").into()
+}
