@@ -4,7 +4,7 @@ mod reads;
 mod sends;
 mod trees;
 
-use kevent_aio::{Aio, Choice, Completion, Op, Way};
+use kevent_aio::{Aio, Builder, Choice, Completion, Op, Way};
 use kevent_core::{Queue, SourceId};
 
 use crate::group::Result;
@@ -17,12 +17,16 @@ pub(super) trait Kind: 'static {
     const BACKEND: Choice;
     /// Whether reads say that what they read is not in the page cache.
     const HINTS: bool = false;
+    /// Whether the kernel is told of file and memory in advance.
+    const REGISTERED: bool = false;
 }
 
 /// As a program has it that chooses nothing.
 pub(super) struct Usual;
 /// The same, told what is cold.
 pub(super) struct Hinted;
+/// Nothing chosen, and file and memory registered.
+pub(super) struct Registered;
 /// By threads, where there is no io_uring.
 pub(super) struct Pool;
 
@@ -35,13 +39,22 @@ impl Kind for Hinted {
     const HINTS: bool = true;
 }
 
+impl Kind for Registered {
+    const BACKEND: Choice = Choice::Auto;
+    const REGISTERED: bool = true;
+}
+
 impl Kind for Pool {
     const BACKEND: Choice = Choice::Pool;
 }
 
 /// An engine that is set up so.
 fn aio(backend: Choice) -> Result<Aio> {
-    let aio = Aio::builder().backend(backend).build()?;
+    build(Aio::builder().backend(backend), backend)
+}
+
+fn build(builder: Builder, backend: Choice) -> Result<Aio> {
+    let aio = builder.build()?;
     let report = aio.report();
     if backend == Choice::Auto && report.backend != Way::Ring {
         return Err(format!("it would be another peer: {report}").into());
@@ -57,8 +70,12 @@ struct Engine {
 
 impl Engine {
     fn new(backend: Choice) -> Result<Engine> {
+        Engine::around(aio(backend)?)
+    }
+
+    fn around(aio: Aio) -> Result<Engine> {
         let mut queue = Queue::new()?;
-        let aio = queue.attach(aio(backend)?, |completion| completion)?;
+        let aio = queue.attach(aio, |completion| completion)?;
         Ok(Engine { queue, aio })
     }
 
@@ -72,7 +89,7 @@ impl Engine {
         loop {
             if let Some(completion) = self.queue.next() {
                 let (key, count) = (completion.key as usize, completion.result?);
-                return Ok(Done { key, count, op: completion.op });
+                return Ok(Done { key, count, op: *completion.op });
             }
             self.queue.wait(None)?;
         }

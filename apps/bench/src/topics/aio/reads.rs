@@ -2,7 +2,7 @@
 
 use super::by_hand::{Older, Plain, Pread, Registered, Threads};
 use super::files::{BLOCK, How, Large};
-use super::kevent::{Hinted, Pool, Reads, Usual};
+use super::kevent::{self, Hinted, Pool, Reads, Usual};
 use super::runtimes::{Compio, Monoio, TokioBlocking, TokioFile, TokioUring};
 use super::work::{CPU, Cost, METRICS, Pass, Reader, Source, WALL, median_cost};
 use crate::group::{Bound, Goal, Group, Peer, Result, Sample, Setting};
@@ -59,6 +59,7 @@ fn peers(how: How) -> Vec<Peer> {
         peers.push(peer::<Reads<Hinted>>("kevent, told", how));
     }
     peers.extend([
+        peer::<Reads<kevent::Registered>>("kevent, registered", how),
         peer::<Reads<Pool>>("kevent, pool", how),
         peer::<Registered>(BY_HAND[0], how),
         peer::<Plain>(BY_HAND[1], how),

@@ -1,20 +1,24 @@
 //! Blocks of a large file.
 
 use std::marker::PhantomData;
+use std::num::NonZero;
 use std::sync::Arc;
 
-use kevent_aio::{Fd, Op, Read};
+use kevent_aio::{Aio, Buffers, Fd, Memory, Op, Read};
 
 use super::super::files::{self, How, sector_aligned};
 use super::super::work::{Pass, Piece, Reader, Source};
-use super::{Done, Engine, Kind, unexpected};
+use super::{Done, Engine, Kind, build, unexpected};
 use crate::group::Result;
+
+/// Bytes of a registered buffer.
+const BLOCK: NonZero<usize> = NonZero::new(files::BLOCK).unwrap();
 
 pub(in super::super) struct Reads<K> {
     engine: Engine,
     file: Fd,
     cold: bool,
-    memory: Vec<Vec<u8>>,
+    memory: Vec<Memory>,
     /// What is read, by key.
     pieces: Vec<Option<Piece>>,
     kind: PhantomData<K>,
@@ -22,15 +26,25 @@ pub(in super::super) struct Reads<K> {
 
 impl<K: Kind> Reader for Reads<K> {
     fn open(source: &Source) -> Result<Self> {
-        Ok(Reads {
-            engine: Engine::new(K::BACKEND)?,
-            file: Arc::new(files::open(&source.large.path, source.how)?),
-            // Of files that are open with O_DIRECT it is always to be said.
-            cold: K::HINTS || source.how == How::Direct,
-            memory: sector_aligned(source.depth)?,
-            pieces: vec![None; source.depth],
-            kind: PhantomData,
-        })
+        let file: Fd = Arc::new(files::open(&source.large.path, source.how)?);
+        let (engine, memory) = if K::REGISTERED {
+            let count = NonZero::new(source.depth).ok_or("no reads")?;
+            let buffers = Buffers::new(count, BLOCK)?;
+            let builder = Aio::builder().backend(K::BACKEND).buffers(&buffers);
+            let mut engine = Engine::around(build(builder, K::BACKEND)?)?;
+            let known = engine.queue[engine.aio].register_file(&file)?;
+            if !known {
+                return Err("the file could not be registered".into());
+            }
+            (engine, std::iter::from_fn(|| buffers.take()).map(Memory::Buffer).collect())
+        } else {
+            let memory = sector_aligned(source.depth)?.into_iter().map(Memory::Vec);
+            (Engine::new(K::BACKEND)?, memory.collect())
+        };
+        // Of files that are open with O_DIRECT it is always to be said.
+        let cold = K::HINTS || source.how == How::Direct;
+        let pieces = vec![None; source.depth];
+        Ok(Reads { engine, file, cold, memory, pieces, kind: PhantomData })
     }
 
     fn read(&mut self, pass: &Arc<Pass>) -> Result<()> {
@@ -44,7 +58,7 @@ impl<K: Kind> Reader for Reads<K> {
             let Op::Read(read) = op else { return Err(unexpected(&op)) };
             let piece = self.pieces[key].ok_or("nobody has asked for that")?;
             pass.read(piece, read.data())?;
-            in_flight -= usize::from(!self.start(key, read.into_buffer(), pass)?);
+            in_flight -= usize::from(!self.start(key, read.into_memory(), pass)?);
         }
         Ok(())
     }
@@ -52,7 +66,7 @@ impl<K: Kind> Reader for Reads<K> {
 
 impl<K> Reads<K> {
     /// Has the next block read; keeps the memory if there is none. Says whether there was one.
-    fn start(&mut self, key: usize, memory: Vec<u8>, pass: &Pass) -> Result<bool> {
+    fn start(&mut self, key: usize, memory: Memory, pass: &Pass) -> Result<bool> {
         let Some(piece) = pass.take() else {
             self.memory.push(memory);
             return Ok(false);
