@@ -47,7 +47,12 @@ impl Completion {
 #[derive(Debug)]
 pub enum Started {
     /// It is done already, and nothing of it comes out of the queue.
-    Done(Completion),
+    Done {
+        /// The operation, with its buffers and descriptors.
+        op: Op,
+        /// As that of a [`Completion`].
+        result: io::Result<u64>,
+    },
     /// It is in flight: its completion comes out of the queue.
     InFlight(Token),
 }

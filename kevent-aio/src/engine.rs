@@ -172,14 +172,14 @@ impl Aio {
     /// let aio = queue.attach(Aio::new()?, |completion| completion)?;
     ///
     /// let file = Arc::new(std::fs::File::open("/proc/self/status")?);
-    /// let completion = match queue[aio].start(Read::new(file, 0, Vec::with_capacity(16)), 1)? {
-    ///     Started::Done(completion) => completion,
+    /// let count = match queue[aio].start(Read::new(file, 0, Vec::with_capacity(16)), 1)? {
+    ///     Started::Done { result, .. } => result?,
     ///     Started::InFlight(_) => {
     ///         queue.wait(None)?;
-    ///         queue.next().unwrap()
+    ///         queue.next().unwrap().result?
     ///     }
     /// };
-    /// assert_eq!(completion.result?, 16);
+    /// assert_eq!(count, 16);
     /// # std::io::Result::Ok(())
     /// ```
     ///
@@ -200,10 +200,9 @@ impl Aio {
             self.changed();
             return Ok(Started::InFlight(token));
         };
+        self.ways.went_back();
         self.counters.inline += 1;
-        let (token, op) = (Token::SOLE, Box::new(op));
-        let (way, cancelled) = (Way::Inline, false);
-        Ok(Started::Done(Completion { token, key, result, op, way, cancelled }))
+        Ok(Started::Done { op, result })
     }
 
     /// Asks for an operation to end early.

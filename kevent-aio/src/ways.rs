@@ -65,6 +65,12 @@ impl Ways {
         past.left = past.length;
     }
 
+    /// The last that has looked was done, and went back to the user: whatever he begins next is no batch with it.
+    #[inline]
+    pub(crate) fn went_back(&mut self) {
+        self.fresh = self.fresh.saturating_sub(1);
+    }
+
     /// What was submitted so far was of one turn.
     #[inline]
     pub(crate) fn turn(&mut self) {
@@ -111,6 +117,16 @@ mod tests {
             1,
             "and that counts once, also after idle turns"
         );
+    }
+
+    #[test]
+    fn what_goes_back_at_once_is_no_batch() {
+        let mut ways = Ways::default();
+        for _ in 0..100 {
+            assert!(ways.wants_look(7, true));
+            ways.looked(7, true);
+            ways.went_back();
+        }
     }
 
     #[test]

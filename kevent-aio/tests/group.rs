@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Bench, honest};
-use kevent_aio::{Cancel, Completion, Group, Op, Read, Started, Way};
+use kevent_aio::{Cancel, Completion, Group, Op, Read, Started};
 
 /// A file that is in the page cache.
 fn file() -> Arc<std::fs::File> {
@@ -214,10 +214,11 @@ fn what_is_in_memory_is_done_when_it_is_started() {
         let mut bench = Bench::new(builder);
         let read = Read::new(file.clone(), 0, Vec::with_capacity(7));
         match bench.aio().start(read, 5).unwrap() {
-            Started::Done(completion) => {
-                assert_eq!((completion.key, completion.way), (5, Way::Inline));
-                assert_eq!(completion.result.unwrap(), 7, "{name}");
+            Started::Done { op: Op::Read(read), result } => {
+                assert_eq!((result.unwrap(), read.data()), (7, &b"content"[..]), "{name}");
+                assert_eq!(bench.aio().report().counters.inline, 1);
             }
+            Started::Done { .. } => panic!("a read was submitted"),
             Started::InFlight(_) => println!("skipped: this file system does not know RWF_NOWAIT"),
         }
         bench.is_silent();

@@ -4,7 +4,9 @@ mod reads;
 mod sends;
 mod trees;
 
-use kevent_aio::{Aio, Builder, Choice, Completion, Op, Way};
+use std::collections::VecDeque;
+
+use kevent_aio::{Aio, Builder, Choice, Completion, Op, Started, Way};
 use kevent_core::{Queue, SourceId};
 
 use crate::group::Result;
@@ -66,6 +68,8 @@ fn build(builder: Builder, backend: Choice) -> Result<Aio> {
 struct Engine {
     queue: Queue<Completion>,
     aio: SourceId<Aio>,
+    /// What was done at once.
+    at_once: VecDeque<Done>,
 }
 
 impl Engine {
@@ -76,7 +80,7 @@ impl Engine {
     fn around(aio: Aio) -> Result<Engine> {
         let mut queue = Queue::new()?;
         let aio = queue.attach(aio, |completion| completion)?;
-        Ok(Engine { queue, aio })
+        Ok(Engine { queue, aio, at_once: VecDeque::new() })
     }
 
     fn submit(&mut self, op: impl Into<Op>, key: usize) -> Result<()> {
@@ -84,8 +88,21 @@ impl Engine {
         Ok(())
     }
 
+    /// For who has one operation at a time.
+    fn start(&mut self, op: impl Into<Op>, key: usize) -> Result<()> {
+        let started =
+            self.queue[self.aio].start(op, key as u64).map_err(|refused| refused.error)?;
+        if let Started::Done { op, result } = started {
+            self.at_once.push_back(Done { key, count: result?, op });
+        }
+        Ok(())
+    }
+
     /// The next that is done.
     fn next(&mut self) -> Result<Done> {
+        if let Some(done) = self.at_once.pop_front() {
+            return Ok(done);
+        }
         loop {
             if let Some(completion) = self.queue.next() {
                 let (key, count) = (completion.key as usize, completion.result?);

@@ -73,7 +73,12 @@ impl<K> Reads<K> {
         };
         self.pieces[key] = Some(piece);
         let read = Read::new(Arc::clone(&self.file), piece.place, memory);
-        self.engine.submit(if self.cold { read.cold() } else { read }, key)?;
+        let read = if self.cold { read.cold() } else { read };
+        if self.pieces.len() == 1 {
+            self.engine.start(read, key)?;
+        } else {
+            self.engine.submit(read, key)?;
+        }
         Ok(true)
     }
 }
