@@ -31,6 +31,13 @@ impl Filling {
         Filling { vec, want }
     }
 
+    /// Goes on behind what `vec` holds, up to its capacity.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn behind(vec: Vec<u8>) -> Filling {
+        let want = vec.capacity();
+        Filling { vec, want }
+    }
+
     /// Fills it up to `len` only, or gets as much memory as that takes.
     pub(crate) fn up_to(&mut self, len: usize) {
         self.vec.reserve_exact(len.saturating_sub(self.vec.len()));

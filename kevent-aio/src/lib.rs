@@ -48,6 +48,8 @@ mod slice;
 mod sockets;
 mod sys;
 pub mod testing;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use crate::builder::{Builder, Choice, UnknownChoice};
 pub use crate::completion::{Cancel, Completion, SubmitError};

@@ -60,6 +60,20 @@ impl Read {
         Read { file, offset, buffer: Filling::new(buffer), stream: false, cold: false }
     }
 
+    /// Goes on with a read at `offset` that has brought what `buffer` holds, which counts in the result.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn resume(file: Fd, offset: u64, buffer: Vec<u8>) -> Read {
+        Read { file, offset, buffer: Filling::behind(buffer), stream: false, cold: false }
+    }
+
+    /// Reads what does not block, and will not try that again.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn look(&mut self) -> Step {
+        let step = self.advance();
+        self.cold = true;
+        step
+    }
+
     /// Reads `len` bytes at most, whatever the buffer's capacity, which grows if it must.
     ///
     /// # Panics

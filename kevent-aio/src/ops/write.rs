@@ -40,6 +40,8 @@ pub struct Write {
     file: Fd,
     offset: u64,
     buffer: Vec<u8>,
+    /// How much of the buffer was written before.
+    written: usize,
     /// The file turned out to have no places to write to.
     stream: bool,
 }
@@ -47,7 +49,14 @@ pub struct Write {
 impl Write {
     /// A write of `buffer` to `file` at `offset`. Of more than 2 GiB the kernel takes the first 2 GiB.
     pub fn new(file: Fd, offset: u64, buffer: impl Into<Vec<u8>>) -> Write {
-        Write { file, offset, buffer: buffer.into(), stream: false }
+        Write { file, offset, buffer: buffer.into(), written: 0, stream: false }
+    }
+
+    /// Goes on with a write of `buffer` at `offset` of which so much was written. The result does not
+    /// count that.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn resume(file: Fd, offset: u64, buffer: Vec<u8>, written: usize) -> Write {
+        Write { file, offset, written: written.min(buffer.len()), buffer, stream: false }
     }
 
     /// The buffer, as it was submitted.
@@ -64,11 +73,12 @@ impl Write {
 
     fn position(&self) -> i64 {
         // `check` has seen that it fits.
-        if self.stream { STREAM } else { self.offset as i64 }
+        if self.stream { STREAM } else { (self.offset + self.written as u64) as i64 }
     }
 
     fn data(&self) -> &[u8] {
-        &self.buffer[..self.buffer.len().min(MOST)]
+        let left = &self.buffer[self.written..];
+        &left[..left.len().min(MOST)]
     }
 }
 

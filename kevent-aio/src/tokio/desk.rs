@@ -1,0 +1,221 @@
+//! The engine in its queue, as the drivers use it: what waits for room, what is in flight, and for whom.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+
+use kevent_core::{Queue, SourceId, Timers, Token, Wait};
+
+use crate::completion::{Completion, SubmitError};
+use crate::engine::Aio;
+use crate::report::{Report, Way};
+use crate::tokio::hub::{Submission, Wish, shut_down};
+use crate::tokio::slot::{Answer, Slot};
+
+/// How often the engine is asked whether what was cancelled has ended, before it is left behind.
+const LAST_TURNS: usize = 4;
+
+/// An engine in its queue, with those who wait for it.
+#[derive(Debug)]
+pub(super) struct Desk {
+    queue: Queue<Event>,
+    aio: SourceId<Aio>,
+    timers: SourceId<Timers>,
+    /// What the engine has no room for, in the order in which it came.
+    waiting: BTreeMap<u64, Waiting>,
+    in_flight: HashMap<u64, Flight>,
+    closed: bool,
+    /// Whom to wake when nobody holds a lock any more.
+    to_wake: Vec<Waker>,
+}
+
+#[derive(Debug)]
+enum Event {
+    Done(Completion),
+    /// The deadline of what waits under this number.
+    Late(u64),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    submission: Submission,
+    alarm: Option<Token>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    token: Token,
+    slot: Arc<Slot>,
+}
+
+impl Desk {
+    pub(super) fn new(aio: Aio) -> io::Result<Desk> {
+        let mut queue = Queue::new()?;
+        Ok(Desk {
+            aio: queue.attach(aio, Event::Done)?,
+            timers: queue.attach(Timers::new(), |tick| Event::Late(tick.key))?,
+            queue,
+            waiting: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            closed: false,
+            to_wake: Vec::new(),
+        })
+    }
+
+    /// A duplicate of the queue's descriptor: readable when there is reason for another turn.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.queue.as_fd().try_clone_to_owned()
+    }
+
+    pub(super) fn report(&self) -> Report {
+        self.queue[self.aio].report()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.queue[self.aio].capacity()
+    }
+
+    /// Whether nothing is in flight, and nothing waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.queue[self.aio].in_flight() == 0
+    }
+
+    /// Whom to wake, once the lock around this is given back.
+    pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.to_wake)
+    }
+
+    /// Fulfils wishes, has the engine hand them over in one go, and hands out what is done.
+    ///
+    /// # Errors
+    ///
+    /// When the engine can no longer work.
+    pub(super) fn turn(&mut self, wishes: Vec<Wish>) -> io::Result<()> {
+        for wish in wishes {
+            match wish {
+                Wish::Submit(submission) => self.admit(submission),
+                Wish::Cancel(number) => self.cancel(number),
+            }
+        }
+        self.queue.wait(Wait::poll())?;
+        while let Some(event) = self.queue.next() {
+            match event {
+                Event::Done(completion) => self.finish(completion),
+                Event::Late(number) => self.expire(number),
+            }
+        }
+        // The queue's descriptor tells that there is something to submit, so another turn follows.
+        self.refill();
+        Ok(())
+    }
+
+    fn admit(&mut self, submission: Submission) {
+        if submission.slot.is_left() {
+            return;
+        }
+        if self.closed {
+            let answer = Answer::refused(shut_down(), submission.op);
+            return self.give(&submission.slot, answer);
+        }
+        if self.waiting.is_empty() && self.has_room() {
+            return self.begin(submission);
+        }
+        let number = submission.number;
+        let alarm = submission.deadline.map(|at| self.queue[self.timers].at(at, number));
+        self.waiting.insert(number, Waiting { submission, alarm });
+    }
+
+    fn has_room(&self) -> bool {
+        let aio = &self.queue[self.aio];
+        aio.in_flight() < aio.capacity()
+    }
+
+    fn begin(&mut self, submission: Submission) {
+        let Submission { number, op, deadline, slot } = submission;
+        let aio = &mut self.queue[self.aio];
+        let taken = match deadline {
+            Some(deadline) => aio.submit_until(op, number, deadline),
+            None => aio.submit(op, number),
+        };
+        match taken {
+            Ok(token) => drop(self.in_flight.insert(number, Flight { token, slot })),
+            Err(SubmitError { error, op }) => self.give(&slot, Answer::refused(error, op)),
+        }
+    }
+
+    /// Begins what waits, as far as there is room, in its order.
+    fn refill(&mut self) {
+        while self.has_room() {
+            let Some((_, waiting)) = self.waiting.pop_first() else { return };
+            self.disarm(&waiting);
+            self.begin(waiting.submission);
+        }
+    }
+
+    fn cancel(&mut self, number: u64) {
+        if let Some(waiting) = self.waiting.remove(&number) {
+            self.disarm(&waiting);
+        } else if let Some(flight) = self.in_flight.get(&number) {
+            self.queue[self.aio].cancel(flight.token);
+        }
+    }
+
+    fn expire(&mut self, number: u64) {
+        let Some(Waiting { submission, .. }) = self.waiting.remove(&number) else { return };
+        let error = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+        self.give(&submission.slot, Answer::refused(error, submission.op));
+    }
+
+    fn finish(&mut self, completion: Completion) {
+        let Completion { key, result, op, way, .. } = completion;
+        let Some(flight) = self.in_flight.remove(&key) else { return };
+        self.give(&flight.slot, Answer { result, op: Some(op), way });
+    }
+
+    fn give(&mut self, slot: &Slot, answer: Answer) {
+        self.to_wake.extend(slot.give(answer));
+    }
+
+    fn disarm(&mut self, waiting: &Waiting) {
+        if let Some(alarm) = waiting.alarm {
+            self.queue[self.timers].cancel(alarm);
+        }
+    }
+
+    /// Answers everybody: what has not begun comes back, what is in flight is cancelled. What does not
+    /// end at once, because it can't be stopped, is given up by those who wait for it.
+    pub(super) fn close(&mut self, wishes: Vec<Wish>) {
+        self.closed = true;
+        let waiting = std::mem::take(&mut self.waiting);
+        for (_, waiting) in waiting {
+            self.disarm(&waiting);
+            self.admit(waiting.submission);
+        }
+        let tokens: Vec<_> = self.in_flight.values().map(|flight| flight.token).collect();
+        for token in tokens {
+            self.queue[self.aio].cancel(token);
+        }
+        let mut wishes = Some(wishes);
+        for _ in 0..LAST_TURNS {
+            let done = self.turn(wishes.take().unwrap_or_default());
+            if done.is_err() || self.in_flight.is_empty() {
+                break;
+            }
+        }
+        for flight in std::mem::take(&mut self.in_flight).into_values() {
+            self.give(
+                &flight.slot,
+                Answer { result: Err(shut_down()), op: None, way: Way::Inline },
+            );
+        }
+    }
+
+    /// Has every future look again: a driver on which it relied is gone.
+    pub(super) fn nudge(&mut self) {
+        let waiting = self.waiting.values().map(|waiting| &waiting.submission.slot);
+        let slots = waiting.chain(self.in_flight.values().map(|flight| &flight.slot));
+        self.to_wake.extend(slots.filter_map(|slot| slot.nudge()));
+    }
+}

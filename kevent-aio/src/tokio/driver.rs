@@ -1,0 +1,139 @@
+//! The task that turns the engine: one in each runtime that has used it.
+//!
+//! A task of its own, and not whoever of the waiting ones is polled first: that one could be dropped, or
+//! wait for something else with the engine's news in its hand, and would hold up all others. In each
+//! runtime, because one that nobody drives any more must not hold up another. All of them are equal:
+//! each takes whatever is there, for whomever.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use ::tokio::runtime::{self, Handle};
+use ::tokio::task::yield_now;
+
+use crate::tokio::desk::Desk;
+use crate::tokio::hub::{Hub, wake};
+use crate::tokio::readable::Readable;
+
+/// What handles and drivers share.
+#[derive(Debug)]
+pub(super) struct Office {
+    pub(super) hub: Hub,
+    desk: Mutex<Desk>,
+}
+
+impl Office {
+    pub(super) fn new(desk: Desk) -> Office {
+        Office { hub: Hub::default(), desk: Mutex::new(desk) }
+    }
+
+    /// Not for tasks: a driver has it while it submits a batch.
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that the calling task's runtime has a driver, and says which runtime that is.
+    ///
+    /// # Errors
+    ///
+    /// Outside of a runtime; in one that is shutting down; when its set can't take one more descriptor.
+    pub(super) fn attend(self: &Arc<Office>) -> io::Result<runtime::Id> {
+        let handle = Handle::try_current().map_err(io::Error::other)?;
+        let runtime = handle.id();
+        if !self.hub.reserve(runtime) {
+            return Ok(runtime);
+        }
+        let mut driver = Driver { office: Arc::clone(self), runtime, readable: None };
+        let descriptor = self.desk().descriptor();
+        driver.readable = Some(Readable::new(descriptor?)?);
+        handle.spawn(driver.run());
+        if !self.hub.has(runtime) {
+            return Err(io::Error::other("the runtime is shutting down, and takes no new task"));
+        }
+        Ok(runtime)
+    }
+
+    /// One turn of the engine.
+    fn turn(&self) {
+        let wishes = self.hub.take();
+        let mut desk = self.desk();
+        let turned = desk.turn(wishes);
+        let wakers = desk.take_wakers();
+        drop(desk);
+        wake(wakers);
+        if turned.is_err() {
+            // It can't go on, and nobody is to wait for it.
+            self.close();
+        }
+    }
+
+    /// Ends everything that is in flight or waits, and takes nothing any more.
+    pub(super) fn close(&self) {
+        self.hub.close();
+        let wishes = self.hub.take();
+        let mut desk = self.desk();
+        desk.close(wishes);
+        let wakers = desk.take_wakers();
+        drop(desk);
+        wake(wakers);
+    }
+
+    /// Has all who wait look again.
+    fn nudge(&self) {
+        let mut desk = self.desk();
+        desk.nudge();
+        let wakers = desk.take_wakers();
+        drop(desk);
+        wake(wakers);
+    }
+}
+
+/// The driver of one runtime. It has its seat from the beginning to its drop.
+struct Driver {
+    office: Arc<Office>,
+    runtime: runtime::Id,
+    readable: Option<Readable>,
+}
+
+/// Why a driver wakes.
+enum Call {
+    Wishes,
+    News,
+}
+
+impl Driver {
+    async fn run(self) {
+        let office = &self.office;
+        loop {
+            office.turn();
+            if office.hub.is_closed() && office.desk().is_idle() {
+                return;
+            }
+            match poll_fn(|cx| self.poll_call(cx)).await {
+                // Those who are ready to run have wishes, too: one system call for all of them.
+                Ok(Call::Wishes) => yield_now().await,
+                Ok(Call::News) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn poll_call(&self, cx: &mut Context<'_>) -> Poll<io::Result<Call>> {
+        if self.office.hub.poll_wishes(self.runtime, cx).is_ready() {
+            return Poll::Ready(Ok(Call::Wishes));
+        }
+        let Some(readable) = &self.readable else { return Poll::Pending };
+        readable.poll(cx).map_ok(|()| Call::News)
+    }
+}
+
+impl Drop for Driver {
+    /// With its task, or with its runtime. Those who wait elsewhere than they were polled last find
+    /// themselves another.
+    fn drop(&mut self) {
+        self.office.hub.vacate(self.runtime);
+        self.office.nudge();
+    }
+}
