@@ -431,7 +431,6 @@ fn deadline_ends_what_is_in_flight_and_what_waits_for_room() {
         let in_time = Instant::now() + PATIENCE;
         let (written, _) = file.write_all_at_until(b"answer".to_vec(), 0, in_time).await;
         written.unwrap();
-        file.fd();
     }));
 }
 

@@ -87,28 +87,31 @@ impl Desk {
         std::mem::take(&mut self.to_wake)
     }
 
-    /// Fulfils wishes, has the engine hand them over in one go, and hands out what is done.
+    /// Fulfils wishes, has the engine hand them over in one go, and hands out what is done. Says
+    /// whether anything is in flight after it.
     ///
     /// # Errors
     ///
     /// When the engine can no longer work.
-    pub(super) fn turn(&mut self, wishes: Vec<Wish>) -> io::Result<()> {
+    pub(super) fn turn(&mut self, wishes: Vec<Wish>) -> io::Result<bool> {
+        self.queue.attend();
         for wish in wishes {
             match wish {
                 Wish::Submit(submission) => self.admit(submission),
                 Wish::Cancel(number) => self.cancel(number),
             }
         }
-        self.queue.wait(Wait::poll())?;
+        let waited = self.queue.wait(Wait::poll());
         while let Some(event) = self.queue.next() {
             match event {
                 Event::Done(completion) => self.finish(completion),
                 Event::Late(number) => self.expire(number),
             }
         }
-        // The queue's descriptor tells that there is something to submit, so another turn follows.
         self.refill();
-        Ok(())
+        // Hands over what was begun just now, and rings if that is done already.
+        let left = self.queue.leave();
+        waited.and(left).map(|()| !self.in_flight.is_empty())
     }
 
     fn admit(&mut self, submission: Submission) {

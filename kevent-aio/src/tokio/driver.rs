@@ -55,18 +55,19 @@ impl Office {
         Ok(runtime)
     }
 
-    /// One turn of the engine.
-    fn turn(&self) {
+    /// One turn of the engine. Says whether anything is in flight after it.
+    fn turn(&self) -> bool {
         let wishes = self.hub.take();
         let mut desk = self.desk();
         let turned = desk.turn(wishes);
         let wakers = desk.take_wakers();
         drop(desk);
         wake(wakers);
-        if turned.is_err() {
+        turned.unwrap_or_else(|_| {
             // It can't go on, and nobody is to wait for it.
             self.close();
-        }
+            false
+        })
     }
 
     /// Ends everything that is in flight or waits, and takes nothing any more.
@@ -107,14 +108,15 @@ impl Driver {
     async fn run(self) {
         let office = &self.office;
         loop {
-            office.turn();
+            let busy = office.turn();
             if office.hub.is_closed() && office.desk().is_idle() {
                 return;
             }
             match poll_fn(|cx| self.poll_call(cx)).await {
-                // Those who are ready to run have wishes, too: one system call for all of them.
-                Ok(Call::Wishes) => yield_now().await,
-                Ok(Call::News) => {}
+                // Where one task waits others do: those that are ready to run go first, and have wishes,
+                // too. One system call for all of them.
+                Ok(Call::Wishes) if busy => yield_now().await,
+                Ok(Call::Wishes | Call::News) => {}
                 Err(_) => return,
             }
         }
