@@ -30,6 +30,8 @@
 //! }
 //! # std::io::Result::Ok(())
 //! ```
+//!
+//! Inside tokio the feature `tokio` has files to await, in the module of that name.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Linux only");

@@ -633,7 +633,6 @@ fn shutdown_ends_every_future_and_gives_back_what_it_can() {
         let reads: Vec<_> = (0..10).map(read).collect();
         let fd = file.fd();
         becomes(|| Arc::strong_count(&fd) == 12).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
         engine.shutdown();
         for (n, read) in reads.into_iter().enumerate() {
             let (count, buffer) = read.await.unwrap();

@@ -167,10 +167,17 @@ impl Cursor {
             return Poll::Ready(Ok(()));
         }
         if let Busy::No = self.busy {
-            let mut buffer = std::mem::take(&mut self.ahead);
-            self.forget();
-            buffer.clear();
-            let read = Read::new(self.file.fd(), self.position, buffer).up_to(self.window);
+            let buffer = std::mem::take(&mut self.ahead);
+            self.taken = 0;
+            let mut read = Read::new(self.file.fd(), self.position, buffer).up_to(self.window);
+            let looked = read.look();
+            if matches!(looked, Step::Done(_)) || !read.data().is_empty() {
+                // Also when only some of it is cached: the caller need not wait for the rest.
+                self.file.engine().count_inline();
+                self.ahead = read.into_buffer();
+                let Step::Done(result) = looked else { return Poll::Ready(Ok(())) };
+                return Poll::Ready(result.map(drop));
+            }
             match self.file.engine().start(read.into(), None) {
                 Begun::Pending(pending) => self.busy = Busy::Reading(pending),
                 Begun::Done(answer) => return Poll::Ready(self.take_in(answer)),

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use kevent_core::{Queue, SourceId, Timers, Token, Wait};
 
@@ -14,8 +15,11 @@ use crate::report::{Report, Way};
 use crate::tokio::hub::{Submission, Wish, shut_down};
 use crate::tokio::slot::{Answer, Slot};
 
-/// How often the engine is asked whether what was cancelled has ended, before it is left behind.
-const LAST_TURNS: usize = 4;
+/// How long what was cancelled may take to end, before those who wait for it give it up.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// The number under which that time is over. No submission has it.
+const THE_END: u64 = u64::MAX;
 
 /// An engine in its queue, with those who wait for it.
 #[derive(Debug)]
@@ -99,12 +103,14 @@ impl Desk {
             match wish {
                 Wish::Submit(submission) => self.admit(submission),
                 Wish::Cancel(number) => self.cancel(number),
+                Wish::End => self.end(),
             }
         }
         let waited = self.queue.wait(Wait::poll());
         while let Some(event) = self.queue.next() {
             match event {
                 Event::Done(completion) => self.finish(completion),
+                Event::Late(THE_END) => self.give_up(),
                 Event::Late(number) => self.expire(number),
             }
         }
@@ -187,31 +193,27 @@ impl Desk {
         }
     }
 
-    /// Answers everybody: what has not begun comes back, what is in flight is cancelled. What does not
-    /// end at once, because it can't be stopped, is given up by those who wait for it.
-    pub(super) fn close(&mut self, wishes: Vec<Wish>) {
+    /// Takes nothing any more. What has not begun comes back, what is in flight is cancelled.
+    pub(super) fn end(&mut self) {
         self.closed = true;
-        let waiting = std::mem::take(&mut self.waiting);
-        for (_, waiting) in waiting {
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
             self.disarm(&waiting);
-            self.admit(waiting.submission);
-        }
-        let tokens: Vec<_> = self.in_flight.values().map(|flight| flight.token).collect();
-        for token in tokens {
-            self.queue[self.aio].cancel(token);
-        }
-        let mut wishes = Some(wishes);
-        for _ in 0..LAST_TURNS {
-            let done = self.turn(wishes.take().unwrap_or_default());
-            if done.is_err() || self.in_flight.is_empty() {
-                break;
-            }
-        }
-        for flight in std::mem::take(&mut self.in_flight).into_values() {
             self.give(
-                &flight.slot,
-                Answer { result: Err(shut_down()), op: None, way: Way::Inline },
+                &waiting.submission.slot,
+                Answer::refused(shut_down(), waiting.submission.op),
             );
+        }
+        for flight in self.in_flight.values() {
+            self.queue[self.aio].cancel(flight.token);
+        }
+        self.queue[self.timers].after(GRACE, THE_END);
+    }
+
+    /// Leaves behind what is still in flight: nobody waits for it any more.
+    pub(super) fn give_up(&mut self) {
+        for flight in std::mem::take(&mut self.in_flight).into_values() {
+            let answer = Answer { result: Err(shut_down()), op: None, way: Way::Inline };
+            self.give(&flight.slot, answer);
         }
     }
 

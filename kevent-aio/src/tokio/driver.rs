@@ -58,33 +58,23 @@ impl Office {
     /// One turn of the engine. Says whether anything is in flight after it.
     fn turn(&self) -> bool {
         let wishes = self.hub.take();
-        let mut desk = self.desk();
-        let turned = desk.turn(wishes);
-        let wakers = desk.take_wakers();
-        drop(desk);
-        wake(wakers);
+        let mut turned = Ok(false);
+        self.tell(|desk| turned = desk.turn(wishes));
         turned.unwrap_or_else(|_| {
             // It can't go on, and nobody is to wait for it.
-            self.close();
+            self.hub.close(None);
+            self.tell(|desk| {
+                desk.end();
+                desk.give_up();
+            });
             false
         })
     }
 
-    /// Ends everything that is in flight or waits, and takes nothing any more.
-    pub(super) fn close(&self) {
-        self.hub.close();
-        let wishes = self.hub.take();
+    /// Has the desk do something, and wakes those who are to hear of it.
+    fn tell(&self, what: impl FnOnce(&mut Desk)) {
         let mut desk = self.desk();
-        desk.close(wishes);
-        let wakers = desk.take_wakers();
-        drop(desk);
-        wake(wakers);
-    }
-
-    /// Has all who wait look again.
-    fn nudge(&self) {
-        let mut desk = self.desk();
-        desk.nudge();
+        what(&mut desk);
         let wakers = desk.take_wakers();
         drop(desk);
         wake(wakers);
@@ -136,6 +126,6 @@ impl Drop for Driver {
     /// themselves another.
     fn drop(&mut self) {
         self.office.hub.vacate(self.runtime);
-        self.office.nudge();
+        self.office.tell(Desk::nudge);
     }
 }

@@ -21,7 +21,7 @@ use crate::ops::{Chain, Op, Sendfile};
 use crate::report::{Report, Way};
 use crate::tokio::desk::Desk;
 use crate::tokio::driver::Office;
-use crate::tokio::hub::{Submission, shut_down};
+use crate::tokio::hub::{Submission, Wish, shut_down};
 use crate::tokio::slot::{Answer, Slot};
 
 /// An [`Aio`] that the tasks of a program share.
@@ -198,13 +198,13 @@ impl Engine {
     }
 
     /// Ends the engine for all its handles: no operation is taken any more, those that wait for room come
-    /// back with an error, and those in flight are cancelled.
+    /// back with an error, and those in flight are cancelled. Does not wait for it.
     ///
-    /// Each future ends now. Where the kernel has let go it has its result and its operation; where
-    /// something can't be stopped, as a read of a pipe by a thread, it has an error, and the engine keeps
-    /// the operation until that is over. Does not block; it ends no runtime's task at work.
+    /// Each future ends within a tenth of a second, while its runtime is driven: with the operation and its
+    /// result, or where something can't be stopped, as a read of a pipe by a thread, with an error and
+    /// without the operation, which the engine keeps until that is over.
     pub fn shutdown(&self) {
-        self.0.office.close();
+        self.0.office.hub.close(Some(Wish::End));
     }
 
     pub(super) async fn finish<O: TryFrom<Op>>(
@@ -221,6 +221,11 @@ impl Engine {
         Finished { result, op: op.and_then(|op| O::try_from(op).ok()), way }
     }
 
+    /// An operation was done on the spot.
+    pub(super) fn count_inline(&self) {
+        self.0.inline.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Begins an operation. To be called by a task.
     pub(super) fn start(&self, mut op: Op, deadline: Option<Instant>) -> Begun {
         let office = &self.0.office;
@@ -231,7 +236,7 @@ impl Engine {
             return Begun::refused(error, op);
         }
         if let Some(result) = look(&mut op) {
-            self.0.inline.fetch_add(1, Ordering::Relaxed);
+            self.count_inline();
             return Begun::Done(Answer { result, op: Some(op), way: Way::Inline });
         }
         let runtime = match office.attend() {
@@ -356,7 +361,7 @@ impl Drop for Pending {
 impl Drop for Handles {
     /// No future waits any more. What was detached goes on, as long as there is a driver.
     fn drop(&mut self) {
-        self.office.hub.close();
+        self.office.hub.close(None);
     }
 }
 

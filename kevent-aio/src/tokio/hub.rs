@@ -33,6 +33,8 @@ pub(super) enum Wish {
     Submit(Submission),
     /// That the operation of this number ends early.
     Cancel(u64),
+    /// That all of them do, and none begins any more.
+    End,
 }
 
 /// The wishes, and who is to be woken for them.
@@ -147,10 +149,14 @@ impl Hub {
         Poll::Pending
     }
 
-    /// Takes nothing from now on, and wakes all drivers: they end once nothing is in flight.
-    pub(super) fn close(&self) {
+    /// Takes nothing after this last wish, and wakes all drivers: they end once nothing is in flight.
+    pub(super) fn close(&self, last: Option<Wish>) {
         let mut board = self.lock();
-        board.closed = true;
+        let again = std::mem::replace(&mut board.closed, true);
+        if again && last.is_none() {
+            return;
+        }
+        board.wishes.extend(last);
         self.closed.store(true, Ordering::Relaxed);
         board.seats.iter_mut().for_each(|seat| seat.called = true);
         let wakers = board.drivers();
