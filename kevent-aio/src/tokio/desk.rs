@@ -128,7 +128,8 @@ impl Desk {
             let answer = Answer::refused(shut_down(), submission.op);
             return self.give(&submission.slot, answer);
         }
-        if self.waiting.is_empty() && self.has_room() {
+        // Nothing waits while there is room: each turn ends in `refill`.
+        if self.has_room() {
             return self.begin(submission);
         }
         let number = submission.number;
