@@ -31,8 +31,24 @@ pub(super) struct Desk {
     waiting: BTreeMap<u64, Waiting>,
     in_flight: HashMap<u64, Flight>,
     closed: bool,
-    /// Whom to wake when nobody holds a lock any more.
-    to_wake: Vec<Waker>,
+    after: Aftermath,
+}
+
+/// What is to be done once nobody holds a lock any more: a waker may do anything, and so may the drop of
+/// what a user gave to an operation.
+#[derive(Debug, Default)]
+pub(super) struct Aftermath {
+    pub(super) wakers: Vec<Waker>,
+    /// Answers that nobody wants.
+    unwanted: Vec<Answer>,
+}
+
+impl Aftermath {
+    /// Wakes, and drops.
+    pub(super) fn settle(self) {
+        self.wakers.into_iter().for_each(Waker::wake);
+        drop(self.unwanted);
+    }
 }
 
 #[derive(Debug)]
@@ -64,7 +80,7 @@ impl Desk {
             waiting: BTreeMap::new(),
             in_flight: HashMap::new(),
             closed: false,
-            to_wake: Vec::new(),
+            after: Aftermath::default(),
         })
     }
 
@@ -86,9 +102,9 @@ impl Desk {
         self.waiting.is_empty() && self.queue[self.aio].in_flight() == 0
     }
 
-    /// Whom to wake, once the lock around this is given back.
-    pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.to_wake)
+    /// What is to be done once the lock around this is given back.
+    pub(super) fn take_aftermath(&mut self) -> Aftermath {
+        std::mem::take(&mut self.after)
     }
 
     /// Fulfils wishes, has the engine hand them over in one go, and hands out what is done. Says
@@ -121,10 +137,7 @@ impl Desk {
     }
 
     fn admit(&mut self, submission: Submission) {
-        if submission.slot.is_left() {
-            return;
-        }
-        if self.closed {
+        if self.closed || submission.slot.is_left() {
             let answer = Answer::refused(shut_down(), submission.op);
             return self.give(&submission.slot, answer);
         }
@@ -167,6 +180,8 @@ impl Desk {
     fn cancel(&mut self, number: u64) {
         if let Some(waiting) = self.waiting.remove(&number) {
             self.disarm(&waiting);
+            let answer = Answer::refused(shut_down(), waiting.submission.op);
+            self.give(&waiting.submission.slot, answer);
         } else if let Some(flight) = self.in_flight.get(&number) {
             self.queue[self.aio].cancel(flight.token);
         }
@@ -185,7 +200,10 @@ impl Desk {
     }
 
     fn give(&mut self, slot: &Slot, answer: Answer) {
-        self.to_wake.extend(slot.give(answer));
+        match slot.give(answer) {
+            Ok(waker) => self.after.wakers.extend(waker),
+            Err(unwanted) => self.after.unwanted.push(*unwanted),
+        }
     }
 
     fn disarm(&mut self, waiting: &Waiting) {
@@ -222,6 +240,6 @@ impl Desk {
     pub(super) fn nudge(&mut self) {
         let waiting = self.waiting.values().map(|waiting| &waiting.submission.slot);
         let slots = waiting.chain(self.in_flight.values().map(|flight| &flight.slot));
-        self.to_wake.extend(slots.filter_map(|slot| slot.nudge()));
+        self.after.wakers.extend(slots.filter_map(|slot| slot.nudge()));
     }
 }

@@ -39,7 +39,7 @@ impl Office {
     /// # Errors
     ///
     /// Outside of a runtime; in one that is shutting down; when its set can't take one more descriptor.
-    pub(super) fn attend(self: &Arc<Office>) -> io::Result<runtime::Id> {
+    pub(super) fn hire(self: &Arc<Office>) -> io::Result<runtime::Id> {
         let handle = Handle::try_current().map_err(io::Error::other)?;
         let runtime = handle.id();
         if !self.hub.reserve(runtime) {
@@ -75,9 +75,9 @@ impl Office {
     fn tell(&self, what: impl FnOnce(&mut Desk)) {
         let mut desk = self.desk();
         what(&mut desk);
-        let wakers = desk.take_wakers();
+        let after = desk.take_aftermath();
         drop(desk);
-        wake(wakers);
+        after.settle();
     }
 }
 
@@ -125,7 +125,7 @@ impl Drop for Driver {
     /// With its task, or with its runtime. Those who wait elsewhere than they were polled last find
     /// themselves another.
     fn drop(&mut self) {
-        self.office.hub.vacate(self.runtime);
+        wake(self.office.hub.vacate(self.runtime));
         self.office.tell(Desk::nudge);
     }
 }

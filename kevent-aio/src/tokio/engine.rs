@@ -239,7 +239,7 @@ impl Engine {
             self.count_inline();
             return Begun::Done(Answer { result, op: Some(op), way: Way::Inline });
         }
-        let runtime = match office.attend() {
+        let runtime = match office.hire() {
             Ok(runtime) => runtime,
             Err(error) => return Begun::refused(error, op),
         };
@@ -327,7 +327,7 @@ impl Pending {
         }
         // The task may have moved to another runtime, or lost its driver.
         let office = &self.engine.0.office;
-        match office.attend() {
+        match office.hire() {
             Ok(runtime) => office.hub.remind(runtime),
             Err(error) => {
                 let answer = Answer { result: Err(error), op: None, way: Way::Inline };

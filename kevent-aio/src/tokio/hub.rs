@@ -37,6 +37,15 @@ pub(super) enum Wish {
     End,
 }
 
+impl Wish {
+    fn nudge(&self) -> Option<Waker> {
+        match self {
+            Wish::Submit(submission) => submission.slot.nudge(),
+            Wish::Cancel(_) | Wish::End => None,
+        }
+    }
+}
+
 /// The wishes, and who is to be woken for them.
 #[derive(Debug, Default)]
 pub(super) struct Hub {
@@ -85,9 +94,12 @@ impl Hub {
         self.lock().has(runtime)
     }
 
-    /// The driver of that runtime is gone.
-    pub(super) fn vacate(&self, runtime: runtime::Id) {
-        self.lock().seats.retain(|seat| seat.runtime != runtime);
+    /// The driver of that runtime is gone. Gives whom to wake, to see to it that there is another: those
+    /// whose wishes it has not taken.
+    pub(super) fn vacate(&self, runtime: runtime::Id) -> Vec<Waker> {
+        let mut board = self.lock();
+        board.seats.retain(|seat| seat.runtime != runtime);
+        board.wishes.iter().filter_map(Wish::nudge).collect()
     }
 
     /// Leaves a submission for the driver of that runtime.

@@ -46,17 +46,21 @@ impl Slot {
         Slot { state: Mutex::new(State::Waiting(None)), lasting: AtomicBool::new(false) }
     }
 
-    /// Leaves the answer. Gives whom to wake, outside of all locks. If nobody wants the answer it is
-    /// dropped, and with it what the operation has opened.
-    pub(super) fn give(&self, answer: Answer) -> Option<Waker> {
+    /// Leaves the answer, and gives whom to wake, outside of all locks.
+    ///
+    /// # Errors
+    ///
+    /// The answer, when nobody wants it. It is to be dropped, outside of all locks too: what the operation
+    /// has opened is closed with it.
+    pub(super) fn give(&self, answer: Answer) -> Result<Option<Waker>, Box<Answer>> {
         let mut state = self.lock();
         match &mut *state {
             State::Waiting(waker) => {
                 let waker = waker.take();
                 *state = State::Given(answer);
-                waker
+                Ok(waker)
             }
-            State::Given(_) | State::Left => None,
+            State::Given(_) | State::Left => Err(Box::new(answer)),
         }
     }
 
