@@ -5,7 +5,7 @@
 mod common;
 
 use std::future::Future;
-use std::io::{self, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use common::{PATIENCE, honest};
 use kevent_aio::tokio::{Cursor, Engine, File};
 use kevent_aio::{Aio, Chain, Choice, Open, Read, Sendfile, StepKind, Way, Write, testing};
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -255,6 +256,97 @@ fn cursor_reads_writes_and_seeks_as_one_would() {
         assert_eq!(before.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(cursor.position(), 300_000, "it is where it was");
     });
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Read(usize),
+    /// Dropped when it was polled once.
+    GiveUpReading(usize),
+    Write(Vec<u8>),
+    Flush,
+    Start(u64),
+    Current(i64),
+    End(i64),
+}
+
+fn a_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        4 => (1..300_usize).prop_map(Move::Read),
+        1 => (1..300_usize).prop_map(Move::GiveUpReading),
+        3 => prop::collection::vec(any::<u8>(), 1..200).prop_map(Move::Write),
+        1 => Just(Move::Flush),
+        1 => (0..3000_u64).prop_map(Move::Start),
+        2 => (-400..400_i64).prop_map(Move::Current),
+        1 => (-3000..100_i64).prop_map(Move::End),
+    ]
+}
+
+/// Does the same to a cursor and to a file of std.
+async fn step(cursor: &mut Cursor, mut model: &std::fs::File, step: Move) {
+    use std::io::Read as _;
+    let seek = match step {
+        Move::Read(len) => {
+            // The cursor may bring less, but not less than one byte if there is any.
+            let (mut ours, mut theirs) = (vec![0; len], vec![0; len]);
+            let count = cursor.read(&mut ours).await.unwrap();
+            let there = model.read(&mut theirs).unwrap();
+            assert!(count <= there && (count > 0) == (there > 0));
+            assert_eq!(ours[..count], theirs[..count]);
+            model.seek_relative(count as i64 - there as i64).unwrap();
+            return;
+        }
+        Move::GiveUpReading(len) => {
+            let mut buffer = vec![0; len];
+            let mut read = Box::pin(cursor.read(&mut buffer));
+            if let Poll::Ready(count) = begin(&mut read).await {
+                model.seek_relative(count.unwrap() as i64).unwrap();
+            }
+            return;
+        }
+        Move::Write(data) => {
+            cursor.write_all(&data).await.unwrap();
+            return model.write_all(&data).unwrap();
+        }
+        Move::Flush => return cursor.flush().await.unwrap(),
+        Move::Start(to) => SeekFrom::Start(to),
+        Move::Current(by) => SeekFrom::Current(by),
+        Move::End(by) => SeekFrom::End(by),
+    };
+    let (ours, theirs) = (cursor.seek(seek).await, model.seek(seek));
+    assert_eq!(ours.map_err(|e| e.kind()), theirs.map_err(|e| e.kind()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is done to it, a cursor is where a file of std would be, and so is what it has written.
+    #[test]
+    fn cursor_does_what_a_file_of_std_does(
+        moves in prop::collection::vec(a_move(), 1..60),
+        window in 1..500_usize,
+    ) {
+        for (_, builder) in honest() {
+            let engine = Engine::with(builder).unwrap();
+            let (own, model) = (file_with(&pattern(2000)), file_with(&pattern(2000)));
+            (&model).rewind().unwrap();
+            let file = File::from_std(&engine, own.try_clone().unwrap());
+            let mut cursor = file.cursor().read_ahead(window);
+            one_thread().block_on(soon(async {
+                for one in moves.clone() {
+                    step(&mut cursor, &model, one).await;
+                    assert_eq!(cursor.position(), (&model).stream_position().unwrap());
+                }
+                cursor.flush().await.unwrap();
+            }));
+            let len = model.metadata().unwrap().len();
+            prop_assert_eq!(own.metadata().unwrap().len(), len);
+            let (mut ours, mut theirs) = (vec![0; len as usize], vec![0; len as usize]);
+            own.read_exact_at(&mut ours, 0).unwrap();
+            model.read_exact_at(&mut theirs, 0).unwrap();
+            prop_assert!(ours == theirs, "other bytes were written");
+        }
+    }
 }
 
 #[test]
