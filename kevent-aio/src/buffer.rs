@@ -130,6 +130,13 @@ impl Filling {
         Filling { memory, want }
     }
 
+    /// Goes on behind what `vec` holds, up to its capacity.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn behind(vec: Vec<u8>) -> Filling {
+        let want = vec.capacity();
+        Filling { memory: Memory::Vec(vec), want }
+    }
+
     /// Fills it up to `len` only. A vector gets as much memory as that takes; a buffer of a pool ends where it
     /// ends.
     pub(crate) fn up_to(&mut self, len: usize) {

@@ -30,6 +30,8 @@
 //! }
 //! # std::io::Result::Ok(())
 //! ```
+//!
+//! Inside tokio the feature `tokio` has files to await, in the module of that name.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Linux only");
@@ -53,6 +55,8 @@ mod slice;
 mod sockets;
 mod sys;
 pub mod testing;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod ways;
 
 pub use crate::buffer::Memory;

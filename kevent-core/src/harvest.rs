@@ -32,6 +32,8 @@ pub(crate) struct Harvest<E> {
     pub(crate) stamps: bool,
     /// The last wait had to sleep.
     slept: bool,
+    /// Who might sleep on the queue's descriptor is here.
+    attended: bool,
     /// Tells the queue from others.
     pub(crate) number: u64,
 }
@@ -55,6 +57,7 @@ impl<E: 'static> Harvest<E> {
             meter: Meter::default(),
             stamps: false,
             slept: false,
+            attended: false,
             number,
         }
     }
@@ -92,10 +95,21 @@ impl<E: 'static> Harvest<E> {
         }
         self.tell_interrupts();
         self.pace.turned(|| self.waiter.clock().turn());
-        if self.waiter.waker().is_exported() {
+        if self.waiter.waker().is_exported() && !self.attended {
             outcome = outcome.and(self.leave_for_others());
         }
         outcome
+    }
+
+    /// Nobody is to ring before [`leave`](Harvest::leave), which looks at what has come since.
+    pub(crate) fn attend(&mut self) {
+        self.attended = true;
+        self.waiter.waker().wake_up();
+    }
+
+    pub(crate) fn leave(&mut self) -> io::Result<()> {
+        self.attended = false;
+        if self.waiter.waker().is_exported() { self.leave_for_others() } else { Ok(()) }
     }
 
     /// Time has passed since the last turn: in the hands of the user, or of whoever slept for the queue.

@@ -286,6 +286,47 @@ impl<E: 'static> Queue<E> {
         Ok(self.harvest.ring.len().min(wait.maximum()))
     }
 
+    /// Whoever sleeps on the queue's descriptor is awake, and works with the queue until he
+    /// [leaves](Queue::leave) it.
+    ///
+    /// Without it each call leaves the descriptor as somebody else expects it who may sleep on it that
+    /// moment: what is submitted rings, and a turn rings for the events that it found, although who
+    /// submits, and is about to take them out, is awake. Between these two calls nothing rings.
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    /// use kevent_core::{Queue, UserEvents, Wait};
+    ///
+    /// let mut queue = Queue::new()?;
+    /// let (users, poster) = UserEvents::new();
+    /// queue.attach(users, |n: u32| n)?;
+    /// let in_another_loop = queue.as_fd().try_clone_to_owned()?;
+    ///
+    /// // The other loop has found it readable:
+    /// queue.attend();
+    /// poster.post(7).unwrap();
+    /// queue.wait(Wait::poll())?;
+    /// while let Some(n) = queue.next() {
+    ///     assert_eq!(n, 7);
+    /// }
+    /// queue.leave()?;
+    /// # drop(in_another_loop);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn attend(&mut self) {
+        self.harvest.attend();
+    }
+
+    /// The end of [`attend`](Queue::attend): from here on the descriptor tells what there is. It does so
+    /// at once for what has come meanwhile, and for events that were not taken out.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Queue::wait).
+    pub fn leave(&mut self) -> io::Result<()> {
+        self.harvest.leave()
+    }
+
     /// Takes the next event out, in the order in which they came into the ring. Makes no system call.
     ///
     /// `None` when the ring is empty, or when as many were taken as the last wait allowed.

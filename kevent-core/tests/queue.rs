@@ -658,6 +658,34 @@ fn queue_in_a_queue_stays_readable_while_events_are_left() {
 }
 
 #[test]
+fn attended_queue_rings_for_nothing_and_tells_what_is_left_when_it_is_left() {
+    let (mut queue, poster) = queue_of(4);
+    let mut outer = outer_of(&queue);
+    let turn = |queue: &mut Queue<u64>| {
+        queue.wait(Wait::poll()).unwrap();
+        take_all(queue)
+    };
+    assert!(is_readable(&mut outer, PATIENCE), "the first look may be for nothing");
+    for _ in 0..3 {
+        queue.attend();
+        poster.post(1).unwrap();
+        assert_eq!(turn(&mut queue), [1]);
+        // It may have been readable once too often until it has looked.
+        assert_eq!(turn(&mut queue), []);
+        poster.post(2).unwrap();
+        assert!(!is_readable(&mut outer, 5 * MS), "somebody is here, and need not be told");
+        queue.leave().unwrap();
+        assert!(is_readable(&mut outer, PATIENCE), "what came too late for the turn is told");
+        queue.attend();
+        assert_eq!(turn(&mut queue), [2]);
+        queue.leave().unwrap();
+        poster.post(3).unwrap();
+        assert!(is_readable(&mut outer, PATIENCE), "nobody is here any more");
+        assert_eq!(turn(&mut queue), [3]);
+    }
+}
+
+#[test]
 fn queue_in_a_queue_is_readable_for_a_source_that_has_more_than_it_gave() {
     /// Says that it has something, and gives it at every seventh drain.
     struct Late(u32);

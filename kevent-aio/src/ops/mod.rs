@@ -73,6 +73,18 @@ macro_rules! operations {
             fn from(op: $name) -> Op {
                 Op::$name(op)
             }
+        }
+
+        /// The operation of that kind again, or the other that it is.
+        impl TryFrom<Op> for $name {
+            type Error = Op;
+
+            fn try_from(op: Op) -> Result<$name, Op> {
+                match op {
+                    Op::$name(op) => Ok(op),
+                    other => Err(other),
+                }
+            }
         })*
 
         impl Op {

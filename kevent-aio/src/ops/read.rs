@@ -72,6 +72,20 @@ impl Read {
         }
     }
 
+    /// Goes on with a read at `offset` that has brought what `buffer` holds, which counts in the result.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn resume(file: Fd, offset: u64, buffer: Vec<u8>) -> Read {
+        Read { buffer: Filling::behind(buffer), ..Read::new(file, offset, Vec::new()) }
+    }
+
+    /// Reads what does not block, and will not try that again.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn look(&mut self) -> Step {
+        let step = self.advance();
+        self.cold = true;
+        step
+    }
+
     /// Reads `len` bytes at most. A vector grows if it must; a buffer of a pool is the limit itself.
     ///
     /// # Panics

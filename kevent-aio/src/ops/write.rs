@@ -42,6 +42,8 @@ pub struct Write {
     file: Fd,
     offset: u64,
     buffer: Memory,
+    /// How much of the buffer was written before.
+    written: usize,
     /// The file turned out to have no places to write to.
     stream: bool,
     priority: Priority,
@@ -51,7 +53,16 @@ impl Write {
     /// A write of `memory` to `file` at `offset`: bytes, or a [`Buffer`](crate::Buffer) of a pool, as O_DIRECT
     /// needs one. Of more than 2 GiB the kernel takes the first 2 GiB.
     pub fn new(file: Fd, offset: u64, memory: impl Into<Memory>) -> Write {
-        Write { file, offset, buffer: memory.into(), stream: false, priority: Priority::Normal }
+        let buffer = memory.into();
+        Write { file, offset, buffer, written: 0, stream: false, priority: Priority::Normal }
+    }
+
+    /// Goes on with a write of `buffer` at `offset` of which so much was written. The result does not
+    /// count that.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn resume(file: Fd, offset: u64, buffer: Vec<u8>, written: usize) -> Write {
+        let written = written.min(buffer.len());
+        Write { written, ..Write::new(file, offset, buffer) }
     }
 
     /// The bytes, as they were submitted: the vector itself, or a copy out of the buffer of a pool.
@@ -80,12 +91,12 @@ impl Write {
 
     fn position(&self) -> i64 {
         // `check` has seen that it fits.
-        if self.stream { STREAM } else { self.offset as i64 }
+        if self.stream { STREAM } else { (self.offset + self.written as u64) as i64 }
     }
 
     fn data(&self) -> &[u8] {
-        let bytes = self.buffer.as_slice();
-        &bytes[..bytes.len().min(MOST)]
+        let left = &self.buffer.as_slice()[self.written..];
+        &left[..left.len().min(MOST)]
     }
 }
 

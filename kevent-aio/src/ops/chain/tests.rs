@@ -45,7 +45,7 @@ fn drive(chain: &mut Chain, fate: Fate) -> (io::Result<u64>, u32) {
             }
             (Step::Run, _) => {
                 given += 1;
-                let outcome = chain.run();
+                let outcome = Operation::run(chain);
                 chain.complete(outcome)
             }
         };
@@ -154,7 +154,7 @@ fn a_chain_that_is_dropped_on_its_way_closes_what_it_has_opened() {
     let bench = Bench::new();
     let mut chain = bench.chain();
     assert!(matches!(chain.advance(), Step::Run));
-    let outcome = chain.run();
+    let outcome = Operation::run(&mut chain);
     assert!(matches!(chain.complete(outcome), Step::Run));
     assert_eq!(bench.leaks(), 1);
     drop(chain);
@@ -190,12 +190,12 @@ fn aborted_while_it_cleans_up_it_goes_on_with_that() {
     chain.fsync(file);
     chain.close(file);
     assert!(matches!(chain.advance(), Step::Run));
-    let outcome = chain.run();
+    let outcome = Operation::run(&mut chain);
     assert!(matches!(chain.complete(outcome), Step::Run));
     assert!(matches!(chain.complete(Err(Errno(libc::EIO))), Step::Run), "the clean-up");
     assert!(matches!(chain.abort(io::ErrorKind::TimedOut.into()), Step::Run));
     assert_eq!(open_on(&path), 1, "closing is left to a backend");
-    let outcome = chain.run();
+    let outcome = Operation::run(&mut chain);
     let step = chain.complete(outcome);
     assert!(matches!(step, Step::Done(Err(e)) if e.raw_os_error() == Some(libc::EIO)));
     let closed = chain.report().last().unwrap();
@@ -209,9 +209,9 @@ fn a_clean_up_that_fails_does_not_fail_the_chain() {
     let mut chain = Chain::new();
     chain.open(Open::new(bench.dir.path().join("from")));
     assert!(matches!(chain.advance(), Step::Run));
-    let outcome = chain.run();
+    let outcome = Operation::run(&mut chain);
     assert!(matches!(chain.complete(outcome), Step::Run));
-    assert!(chain.run().is_ok());
+    assert!(Operation::run(&mut chain).is_ok());
     assert!(matches!(chain.complete(Err(Errno(libc::EIO))), Step::Done(Ok(0))));
     assert!(chain.failed().is_none());
 }
@@ -223,7 +223,7 @@ fn a_write_that_moves_nothing_fails_the_step() {
     let file = chain.open(Open::new(bench.dir.path().join("new")).write_only().create(0o600));
     chain.write(file, 0, "some");
     assert!(matches!(chain.advance(), Step::Run));
-    let outcome = chain.run();
+    let outcome = Operation::run(&mut chain);
     assert!(matches!(chain.complete(outcome), Step::Run));
     assert!(matches!(chain.complete(Ok(0)), Step::Run), "the clean-up");
     let (at, failed) = chain.failed().unwrap();
