@@ -52,12 +52,15 @@ pub struct Read {
     /// The file turned out to have no places to read from.
     stream: bool,
     cold: bool,
+    /// The file can't be read without waiting, so not by the ring: see [`file::takes_nowait`].
+    thread_only: bool,
 }
 
 impl Read {
     /// A read of `file` at `offset` that fills `buffer` up to its capacity. What it held is forgotten.
     pub fn new(file: Fd, offset: u64, buffer: Vec<u8>) -> Read {
-        Read { file, offset, buffer: Filling::new(buffer), stream: false, cold: false }
+        let buffer = Filling::new(buffer);
+        Read { file, offset, buffer, stream: false, cold: false, thread_only: false }
     }
 
     /// Reads `len` bytes at most, whatever the buffer's capacity, which grows if it must.
@@ -124,6 +127,7 @@ impl Operation for Read {
 
     fn advance(&mut self) -> Step {
         if self.cold {
+            self.thread_only = !file::takes_nowait(self.file.as_fd());
             return Step::Run;
         }
         loop {
@@ -141,15 +145,21 @@ impl Operation for Read {
                     }
                 }
                 Err(Errno(libc::ESPIPE)) if !self.stream => self.stream = true,
-                Err(Errno(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
+                Err(Errno(libc::EOPNOTSUPP)) => {
+                    // A terminal, say, is a stream that can be polled: the ring waits without a thread.
+                    self.thread_only = !self.stream;
                     return Step::Run;
                 }
+                Err(Errno(libc::EAGAIN | libc::ENOSYS | libc::EINVAL)) => return Step::Run,
                 Err(errno) => return self.so_far(Err(errno)),
             }
         }
     }
 
     fn encode(&mut self) -> Option<Entry> {
+        if self.thread_only {
+            return None;
+        }
         let position = self.position();
         let room = self.buffer.room();
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);

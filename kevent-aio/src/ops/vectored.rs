@@ -125,6 +125,9 @@ impl Operation for ReadVectored {
     }
 
     fn encode(&mut self) -> Option<Entry> {
+        if !file::takes_nowait(self.place.file.as_fd()) {
+            return None;
+        }
         self.place.pinned = Iovecs::of_rooms(&mut self.buffers).pinned();
         let (list, count) = self.place.pinned.parts();
         let entry = opcode::Readv::new(self.place.fd(), list, count);
