@@ -290,8 +290,9 @@ impl Held {
         }
         let undone = match outcome {
             Err(Errno(libc::ECANCELED | libc::EINTR)) => !cancelling,
-            // Perhaps the operation's own error; then the pool will say the same.
-            Err(Errno(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS)) => true,
+            // Perhaps the operation's own error; then the pool will say the same. "Again" is also what the
+            // ring says of a file that was opened O_NONBLOCK, and of a write that wrote nothing.
+            Err(Errno(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::EAGAIN)) => true,
             _ => false,
         };
         if undone { Reaped::Undone(job) } else { Reaped::Done(Done { job, outcome }) }
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn what_the_ring_can_not_do_is_undone_and_other_errors_are_answers() {
-        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS] {
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS, libc::EAGAIN] {
             assert_eq!(of_fsync(false, -errno), None);
         }
         assert_eq!(of_fsync(false, -libc::EIO), Some(Err(Errno(libc::EIO))));
