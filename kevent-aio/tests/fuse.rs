@@ -7,8 +7,9 @@ mod common;
 mod faulty;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -18,7 +19,7 @@ use common::{Bench, PATIENCE, honest};
 use faulty::{Cache, Call, Fate, Fault, Faulty};
 use kevent_aio::{
     Aio, Cancel, Choice, Completion, Fallocate, Fdatasync, Fsync, Op, Open, Read, ReadVectored,
-    Statx, Write, WriteVectored,
+    Sendfile, Statx, Write, WriteVectored,
 };
 
 const PAGE: u64 = 4096;
@@ -528,6 +529,58 @@ fn file_that_is_truncated_under_a_read_reads_as_by_the_system_call() {
                 bench.turn();
                 cut(&name);
                 assert_eq!(answer(bench.next()), wanted, "{engine}, {cache:?}, {kept}");
+            }
+        }
+    }
+}
+
+#[test]
+fn stuck_transfer_keeps_neither_others_nor_the_program_waiting() {
+    let Some(fs) = Faulty::mount() else { return };
+    for cache in [Cache::Pages, Cache::Nothing] {
+        for (name, builder) in honest() {
+            let mut bench = Bench::new(builder);
+            let pages = 64;
+            let content = pattern(pages * PAGE);
+            let path = fs.file("large", &content, cache);
+            let file: Arc<File> = Arc::new(File::open(path).unwrap());
+            let other = open(&fs, "other", cache);
+            fs.faults(&[Fault::always(Call::Read, Fate::Waits).at(40 * PAGE..u64::MAX)]);
+            let mut clients = Vec::new();
+            // The second finds pages that the first waits for.
+            for key in 0..2 {
+                let (server, client) = UnixStream::pair().unwrap();
+                server.set_nonblocking(true).unwrap();
+                clients.push(thread::spawn(move || {
+                    let mut got = Vec::new();
+                    (&client).read_to_end(&mut got).unwrap();
+                    got
+                }));
+                let send = Sendfile::new(Arc::new(server), file.clone(), 0, pages * PAGE);
+                bench.submit(send.header("head"), 1000 + key);
+                let deadline = Instant::now() + PATIENCE;
+                let mut turns = 0;
+                while fs.held() == 0 || turns < 100 {
+                    bench.turn();
+                    turns += 1;
+                    thread::yield_now();
+                    assert!(Instant::now() < deadline, "{name}, {cache:?}: nothing is stuck");
+                }
+            }
+            for key in 0..50 {
+                goes_on(&mut bench);
+                let page = key % PAGES;
+                let read = page_of(&other, page);
+                assert!(is_page(bench.complete(read), page), "{name}, {cache:?}");
+            }
+            assert_eq!(bench.aio().in_flight(), 2, "{name}, {cache:?}");
+            fs.release();
+            for _ in 0..2 {
+                let completion = bench.next();
+                assert_eq!(completion.result.unwrap(), 4 + pages * PAGE, "{name}, {cache:?}");
+            }
+            for client in clients {
+                assert!(client.join().unwrap() == [b"head", content.as_slice()].concat());
             }
         }
     }
