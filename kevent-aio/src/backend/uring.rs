@@ -31,6 +31,11 @@ use crate::sys::epoll::wait_readable;
 /// Entries that are handed over with one system call, at most.
 const BATCH: u32 = 256;
 
+/// Threads that the kernel may use for calls on files that block, as many as a disk's queue makes use of.
+/// Left to itself it takes four for each processor: so few calls that are stuck (a file server that
+/// does not answer) would keep every write and fsync waiting.
+const WORKERS: u32 = 32;
+
 /// How long the kernel may say "try again" to everything before it is believed that it always will.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -99,6 +104,8 @@ impl Uring {
         ring.submitter()
             .register_probe(&mut probe)
             .map_err(|e| Refusal::new(Call::Register, &e))?;
+        // Before 5.15 there is no such thing to set. Zero leaves the other kind as it is.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [WORKERS, 0]);
         let mut uring = Uring {
             ring,
             probe,
