@@ -585,3 +585,24 @@ fn stuck_transfer_keeps_neither_others_nor_the_program_waiting() {
         }
     }
 }
+
+#[test]
+fn dozen_of_stuck_calls_leaves_workers_for_others() {
+    let Some(fs) = Faulty::mount() else { return };
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let files = [0; 12].map(|_| open(&fs, "file", Cache::Nothing));
+        fs.faults(&nobody_answers());
+        for file in &files {
+            bench.submit(Fsync::new(file.clone()), 1);
+        }
+        bench.turn();
+        let disk: Arc<File> = Arc::new(tempfile::tempfile().unwrap());
+        let write = bench.complete(Write::new(disk.clone(), 0, "text"));
+        assert_eq!(write.result.unwrap(), 4, "{name}");
+        bench.complete(Fsync::new(disk)).result.unwrap();
+        assert_eq!(bench.aio().in_flight(), files.len(), "{name}");
+        fs.release();
+        (0..files.len()).for_each(|_| assert!(bench.next().result.is_ok(), "{name}"));
+    }
+}
