@@ -1,7 +1,8 @@
 //! Reads through the page cache, whatever it holds of the range: the bytes that pread(2) brings, and
 //! nobody sleeps for them, neither when they are submitted nor when they are taken out.
 
-#![allow(unsafe_code, clippy::unwrap_used)]
+#![allow(unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -9,7 +9,8 @@
 //!
 //! The one call below passes numbers.
 
-#![allow(unsafe_code, clippy::unwrap_used, unreachable_pub)]
+#![allow(unsafe_code)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
