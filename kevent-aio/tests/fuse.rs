@@ -316,7 +316,11 @@ fn what_is_stuck_keeps_nothing_else_waiting() {
             fs.wait_held(1);
             bench.submit(Fsync::new(stuck.clone()), 1001);
             bench.submit(Open::new(fs.path("other")), 1002);
-            bench.submit(Write::new(written, 0, "x"), 1003);
+            // The kernel's workers write to the files of one bucket of 64 one after the other, so on the
+            // ring a write that is stuck may stop one to another file.
+            if name == "pool" {
+                bench.submit(Write::new(written, 0, "x"), 1003);
+            }
             let in_flight = bench.aio().in_flight();
             bench.turn();
             fs.wait_held(in_flight);
