@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
@@ -109,6 +109,22 @@ fn chain_reports_each_step_and_sends_header_and_file() {
     assert!(steps.iter().zip(text.lines()).all(|(says, line)| line.starts_with(says)), "{text}");
     let size = fs::metadata("Cargo.toml").unwrap().len();
     assert!(text.ends_with(&format!("the file has {size} bytes\n")), "{text}");
+}
+
+#[test]
+fn cold_reads_are_measured_by_every_way() {
+    // On a disk, if the build is: a temporary directory in memory has no cold files.
+    let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.write_all(&vec![7; 4 << 20]).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_buffered"));
+    let text = output(command.arg(file.path()).arg("500"));
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("500 reads of 4096 bytes"));
+    let ways = lines.skip(1).map(|line| line.split("  ").next().unwrap()).collect::<Vec<_>>();
+    assert_eq!(ways, ["pread", "io_submit", "kevent, ring", "kevent, pool"]);
+    let pool = text.lines().last().unwrap();
+    let numbers = pool.split_whitespace().skip(2).map(|n| n.parse().unwrap()).collect::<Vec<u64>>();
+    assert!(numbers.len() == 3 && numbers[0] > 0, "{pool}");
 }
 
 #[test]

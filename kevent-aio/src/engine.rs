@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use kevent_core::{
@@ -127,7 +127,7 @@ impl Aio {
             barriers: Barriers::default(),
             deadlines: BTreeSet::new(),
             done: VecDeque::new(),
-            ways: Ways::default(),
+            ways: Ways::new(),
             counters: Counters::default(),
             meter: Box::default(),
             queue: None,
@@ -188,12 +188,10 @@ impl Aio {
     /// As [`submit`](Aio::submit).
     pub fn start(&mut self, op: impl Into<Op>, key: u64) -> Result<Started, SubmitError> {
         let mut op = op.into();
-        let step = match op.looks_at().map(|file| file.as_raw_fd()) {
-            Some(file) if self.flights.len() < self.capacity && op.check().is_ok() => {
-                self.look(file, &mut op)
-            }
-            _ => return self.admit(op, key, None).map(Started::InFlight),
-        };
+        if !op.looks() || self.flights.len() >= self.capacity || op.check().is_err() {
+            return self.admit(op, key, None).map(Started::InFlight);
+        }
+        let step = self.first_step(&mut op);
         let Step::Done(result) = step else {
             let token = self.flights.insert(Flight::new(key, None, None));
             self.go_on(token, Box::new(op), step);
@@ -451,22 +449,25 @@ impl Aio {
 
     /// The first step.
     fn begin(&mut self, token: Token, mut op: Box<Op>) {
-        let step = match op.looks_at() {
-            Some(file) => self.look(file.as_raw_fd(), &mut op),
-            None => op.advance(),
-        };
+        let step = self.first_step(&mut op);
         self.go_on(token, op, step);
     }
 
-    /// Has an operation look whether it can be done at once, if that is likely, and cheaper than to be one of
-    /// a batch.
-    fn look(&mut self, file: RawFd, op: &mut Op) -> Step {
+    /// Has an operation that reads look whether it can be done at once, if that is likely, and cheaper than to be
+    /// one of a batch.
+    fn first_step(&mut self, op: &mut Op) -> Step {
         let on_ring = self.ring.as_ref().is_some_and(Uring::works);
-        if !self.ways.wants_look(file, on_ring) {
+        let Some(file) = op.reads_from() else { return op.advance() };
+        let nowait = self.ways.takes_nowait(file);
+        let wants_look = op.looks() && nowait && self.ways.wants_look(file, on_ring);
+        op.set_nowait(nowait);
+        if !wants_look {
             return Step::Run;
         }
         let step = op.advance();
-        self.ways.looked(file, matches!(step, Step::Done(_)));
+        if let Some(file) = op.reads_from() {
+            self.ways.looked(file, matches!(step, Step::Done(_)));
+        }
         step
     }
 

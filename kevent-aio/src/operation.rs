@@ -31,10 +31,20 @@ pub(crate) trait Operation: Send {
     /// beginning, and again when what [`Step::Writable`] or [`Step::Again`] asked for has come true.
     fn advance(&mut self) -> Step;
 
-    /// The file at which the first `advance` only looks: whether what is asked for is in memory, so that the
-    /// operation is done. The engine may leave that out, and go on as if it had said [`Step::Run`].
-    fn looks_at(&self) -> Option<BorrowedFd<'_>> {
+    /// The file that it reads, of which the engine knows from earlier reads what it is like.
+    fn reads_from(&self) -> Option<&Fd> {
         None
+    }
+
+    /// Whether the first `advance` only looks: whether what is to be read is in memory, so that the operation is
+    /// done. The engine may leave that out, and go on as if it had said [`Step::Run`].
+    fn looks(&self) -> bool {
+        false
+    }
+
+    /// Whether the file that it reads can be read without waiting, so that it need not ask.
+    fn set_nowait(&mut self, nowait: bool) {
+        let _ = nowait;
     }
 
     /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything

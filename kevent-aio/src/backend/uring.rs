@@ -33,6 +33,11 @@ use crate::sys::epoll::wait_readable;
 /// Entries that are handed over with one system call, at most.
 const BATCH: u32 = 256;
 
+/// Threads that the kernel may use for calls on files that block, as many as a disk's queue makes use of.
+/// Left to itself it takes four for each processor: so few calls that are stuck (a file server that
+/// does not answer) would keep every write and fsync waiting.
+const WORKERS: u32 = 32;
+
 /// How long the kernel may say "try again" to everything before it is believed that it always will.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -111,6 +116,8 @@ impl Uring {
         ring.submitter()
             .register_probe(&mut probe)
             .map_err(|e| Refusal::new(Call::Register, &e))?;
+        // Before 5.15 there is no such thing to set. Zero leaves the other kind as it is.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [WORKERS, 0]);
         let mut uring = Uring {
             ring,
             probe,
@@ -350,8 +357,9 @@ impl Held {
         }
         let undone = match outcome {
             Err(Errno(libc::ECANCELED | libc::EINTR)) => !cancelling,
-            // Perhaps the operation's own error; then the pool will say the same.
-            Err(Errno(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS)) => true,
+            // Perhaps the operation's own error; then the pool will say the same. "Again" is also what the
+            // ring says of a file that was opened O_NONBLOCK, and of a write that wrote nothing.
+            Err(Errno(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::EAGAIN)) => true,
             _ => false,
         };
         if undone { Reaped::Undone(job) } else { Reaped::Done(Done { job, outcome }, since) }
@@ -481,7 +489,7 @@ mod tests {
 
     #[test]
     fn what_the_ring_can_not_do_is_undone_and_other_errors_are_answers() {
-        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS] {
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS, libc::EAGAIN] {
             assert_eq!(of_fsync(false, -errno), None);
         }
         assert_eq!(of_fsync(false, -libc::EIO), Some(Err(Errno(libc::EIO))));

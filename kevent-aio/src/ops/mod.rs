@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use io_uring::squeue::Entry;
 
 use crate::fixed::Fixed;
-use crate::operation::{Operation, Outcome, Step};
+use crate::operation::{Fd, Operation, Outcome, Step};
 use crate::priority::Priority;
 
 mod advise;
@@ -161,8 +161,16 @@ impl Operation for Op {
         self.inner_mut().advance()
     }
 
-    fn looks_at(&self) -> Option<BorrowedFd<'_>> {
-        self.inner().looks_at()
+    fn reads_from(&self) -> Option<&Fd> {
+        self.inner().reads_from()
+    }
+
+    fn looks(&self) -> bool {
+        self.inner().looks()
+    }
+
+    fn set_nowait(&mut self, nowait: bool) {
+        self.inner_mut().set_nowait(nowait);
     }
 
     fn encode(&mut self) -> Option<Entry> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
@@ -56,6 +56,9 @@ pub struct Read {
     stream: bool,
     priority: Priority,
     cold: bool,
+    /// Whether the file can be read without waiting, if that is known. The ring is not for others: see
+    /// [`file::takes_nowait`].
+    nowait: Option<bool>,
 }
 
 impl Read {
@@ -69,6 +72,7 @@ impl Read {
             stream: false,
             priority: Priority::Normal,
             cold: false,
+            nowait: None,
         }
     }
 
@@ -146,6 +150,10 @@ impl Read {
         (self.offset + self.buffer.as_slice().len() as u64) as i64
     }
 
+    fn takes_nowait(&mut self) -> bool {
+        *self.nowait.get_or_insert_with(|| file::takes_nowait(self.file.as_fd()))
+    }
+
     /// What was read so far, if anything; whatever else happened will happen again to the next read.
     fn so_far(&self, otherwise: Outcome) -> Step {
         match (self.buffer.as_slice().len(), otherwise) {
@@ -179,19 +187,33 @@ impl Operation for Read {
                     }
                 }
                 Err(Errno(libc::ESPIPE)) if !self.stream => self.stream = true,
-                Err(Errno(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
+                Err(Errno(libc::EOPNOTSUPP)) => {
+                    // A terminal, say, is a stream that can be polled: the ring waits without a thread.
+                    self.nowait = Some(self.stream);
                     return Step::Run;
                 }
+                Err(Errno(libc::EAGAIN | libc::ENOSYS | libc::EINVAL)) => return Step::Run,
                 Err(errno) => return self.so_far(Err(errno)),
             }
         }
     }
 
-    fn looks_at(&self) -> Option<BorrowedFd<'_>> {
-        (!self.cold).then(|| self.file.as_fd())
+    fn reads_from(&self) -> Option<&Fd> {
+        Some(&self.file)
+    }
+
+    fn looks(&self) -> bool {
+        !self.cold
+    }
+
+    fn set_nowait(&mut self, nowait: bool) {
+        self.nowait = Some(nowait);
     }
 
     fn encode(&mut self) -> Option<Entry> {
+        if !self.takes_nowait() {
+            return None;
+        }
         let (position, ioprio) = (self.position(), self.priority.ioprio());
         let room = self.buffer.room();
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
@@ -200,6 +222,9 @@ impl Operation for Read {
     }
 
     fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
+        if !self.takes_nowait() {
+            return None;
+        }
         let number = fixed.buffer(self.buffer.memory());
         let slot = fixed.file(self.file.as_fd());
         let (position, ioprio) = (self.position() as u64, self.priority.ioprio());

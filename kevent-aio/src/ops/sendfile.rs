@@ -478,7 +478,11 @@ impl Body {
                 Ok(false) => return Ok(false),
                 // A page counts as soon as its read has begun, and the last is the last to arrive.
                 Ok(true) => match residency::probe(file, last) {
-                    Err(Errno(libc::EOPNOTSUPP)) => return Ok(true),
+                    // Nothing can be asked not to wait. FUSE may have pages there that somebody else's
+                    // read waits for.
+                    Err(Errno(libc::EOPNOTSUPP)) => {
+                        return residency::has_arrived(file, self.at, length);
+                    }
                     probed => return probed,
                 },
                 Err(_) => self.asks_cachestat = false,
@@ -545,6 +549,10 @@ impl Body {
     }
 
     fn encode(&mut self) -> Option<Entry> {
+        if !file::takes_nowait(self.file.as_fd()) {
+            self.thread_only = true;
+            return None;
+        }
         match self.reading? {
             Reading::Stage(length) => {
                 let offset = self.clear_stage(length).ok()?;

@@ -69,6 +69,9 @@ struct Place {
     offset: u64,
     /// The file turned out to have no places.
     stream: bool,
+    /// Whether the file can be read without waiting, if that is known. The ring is not for others: see
+    /// [`file::takes_nowait`].
+    nowait: Option<bool>,
     priority: Priority,
     pinned: PinnedIovecs,
 }
@@ -79,6 +82,7 @@ impl Place {
             file,
             offset,
             stream: false,
+            nowait: None,
             priority: Priority::Normal,
             pinned: PinnedIovecs::default(),
         }
@@ -90,6 +94,10 @@ impl Place {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         check_range(self.offset, MOST as u64)
+    }
+
+    fn takes_nowait(&mut self) -> bool {
+        *self.nowait.get_or_insert_with(|| file::takes_nowait(self.file.as_fd()))
     }
 
     fn fd(&self) -> types::Fd {
@@ -139,7 +147,18 @@ impl Operation for ReadVectored {
         Step::Run
     }
 
+    fn reads_from(&self) -> Option<&Fd> {
+        Some(&self.place.file)
+    }
+
+    fn set_nowait(&mut self, nowait: bool) {
+        self.place.nowait = Some(nowait);
+    }
+
     fn encode(&mut self) -> Option<Entry> {
+        if !self.place.takes_nowait() {
+            return None;
+        }
         self.place.pinned = Iovecs::of_rooms(&mut self.buffers).pinned();
         let (list, count) = self.place.pinned.parts();
         let entry = opcode::Readv::new(self.place.fd(), list, count);

@@ -21,7 +21,9 @@ use crate::sys::file::{self, STREAM};
 /// buffer comes back in the completion.
 ///
 /// Two writes in flight are not ordered. A write to a pipe or socket whose other end is gone is
-/// `BrokenPipe`, and raises SIGPIPE in a program that has undone Rust's ignoring it.
+/// `BrokenPipe`, and raises SIGPIPE in a program that has undone Rust's ignoring it. A write beyond the
+/// limit of file sizes (RLIMIT_FSIZE) is `FileTooLarge`; if the file is open with O_DIRECT it may raise
+/// SIGXFSZ as well, as pwrite(2) does, which ends a program that does not ignore that.
 ///
 /// ```
 /// use std::sync::Arc;

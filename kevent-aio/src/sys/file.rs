@@ -28,6 +28,19 @@ pub(crate) fn read_now(fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], offset:
     })
 }
 
+/// Whether a read at an offset can be told not to wait: [`read_now`] is refused otherwise. `true` of what
+/// has no offsets. Reads nothing, and takes as long as the emptiest system call.
+///
+/// io_uring takes a file that can't be told, but can be polled, for one that is ready when poll(2) says
+/// so. FUSE says so always: its reads would be made, and waited for, by the thread that submits. Worse,
+/// where such a read falls short io_uring goes on with it, and FUSE, which did not move the request's
+/// position, gives the first bytes again.
+pub(crate) fn takes_nowait(fd: BorrowedFd<'_>) -> bool {
+    let beyond_every_end = i64::MAX - 1;
+    let answer = read_now(fd, &mut [MaybeUninit::uninit()], beyond_every_end);
+    answer != Err(Errno(libc::EOPNOTSUPP))
+}
+
 /// pread(2), or read(2) at [`STREAM`].
 pub(crate) fn read(fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], offset: i64) -> Outcome {
     let (fd, pointer, len) = (fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len());
