@@ -15,7 +15,7 @@ use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
 use crate::completion::{Cancel, Completion, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
-use crate::operation::{Errno, Operation, Outcome, Step};
+use crate::operation::{Errno, Operation, Outcome, Side, Step};
 use crate::ops::Op;
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
@@ -83,7 +83,7 @@ pub struct Aio {
     sockets: Sockets,
     /// Whether the queue has the set of the sockets in its own.
     sockets_polled: bool,
-    /// Whether a socket takes data again.
+    /// Whether a socket is ready.
     sockets_ready: bool,
     /// Operations that can go on: their turn on their socket has come, or they let others have a turn.
     /// Some may be gone since.
@@ -214,11 +214,12 @@ impl Aio {
         if let Err(error) = op.check() {
             return Err(SubmitError { error, op });
         }
-        let line = op.socket().map(|socket| socket.as_raw_fd());
+        let writes_to = op.socket().map(|socket| socket.as_raw_fd());
+        let line = writes_to.map(|_| Side::Writing);
         let token = self.flights.insert(Flight::new(key, line, deadline));
         self.deadlines.extend(deadline.map(|deadline| (deadline, token)));
-        match line {
-            Some(fd) if !self.sockets.join(fd, token) => {
+        match writes_to {
+            Some(fd) if !self.sockets.join(fd, Side::Writing, token) => {
                 self.put(token, Stage::InLine(Box::new(op)));
             }
             _ => self.begin(token, op),
@@ -245,7 +246,7 @@ impl Aio {
         match step {
             Step::Done(result) => self.finish(token, *op, result),
             Step::Run => self.run(Job { token, op }),
-            Step::Writable => self.arm(token, op),
+            Step::Writable => self.arm(token, op, Side::Writing),
             Step::Again => {
                 self.runnable.push_back(token);
                 self.put(token, Stage::Armed(op));
@@ -282,8 +283,12 @@ impl Aio {
         self.put(job.token, Stage::Backlog(job.op));
     }
 
+    /// What waits for a socket holds no thread: there may be a thousand of it.
     fn run_on_pool(&mut self, job: Job) {
         let token = job.token;
+        if let Some(side) = job.op.waits_for() {
+            return self.arm(token, job.op, side);
+        }
         self.put(token, Stage::OnPool);
         match self.pool.start(job) {
             Ok(()) => self.on_pool += 1,
@@ -343,13 +348,9 @@ impl Aio {
         self.go_on(job.token, job.op, step);
     }
 
-    /// Waits until the operation's socket takes data.
-    fn arm(&mut self, token: Token, mut op: Box<Op>) {
-        let armed = match op.socket() {
-            Some(socket) => self.sockets.arm(socket),
-            None => Err(io::Error::from_raw_os_error(libc::ENOTSOCK)),
-        };
-        match armed.and_then(|()| self.poll_sockets()) {
+    /// Waits until the operation's socket is ready.
+    fn arm(&mut self, token: Token, mut op: Box<Op>, side: Side) {
+        match self.wait_in_line(token, &op, side) {
             Ok(()) => self.put(token, Stage::Armed(op)),
             Err(error) => {
                 let step = op.abort(error);
@@ -364,6 +365,22 @@ impl Aio {
         }
     }
 
+    /// Only the first in a line waits for the socket, and the others wait for him. Who reads joins the
+    /// line here, when there is nothing to read.
+    fn wait_in_line(&mut self, token: Token, op: &Op, side: Side) -> io::Result<()> {
+        let Some(socket) = op.socket_at(side) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
+        };
+        if let Some(flight @ Flight { line: None, .. }) = self.flights.get_mut(token) {
+            flight.line = Some(side);
+            if !self.sockets.join(socket.as_raw_fd(), side, token) {
+                return Ok(());
+            }
+        }
+        self.sockets.arm(socket, side)?;
+        self.poll_sockets()
+    }
+
     /// An operation has its result.
     fn finish(&mut self, token: Token, op: Op, result: io::Result<u64>) {
         let Some(flight) = self.flights.get_mut(token) else { return };
@@ -371,8 +388,10 @@ impl Aio {
         if let Some(deadline) = flight.deadline {
             self.deadlines.remove(&(deadline, token));
         }
-        if let (Some(_), Some(socket)) = (flight.line, op.socket()) {
-            self.runnable.extend(self.sockets.leave(socket, token));
+        if let Some(side) = flight.line {
+            if let Some(socket) = op.socket_at(side) {
+                self.runnable.extend(self.sockets.leave(socket, side, token));
+            }
         }
         self.counters.inline += u64::from(flight.way == Way::Inline);
         if flight.abandoned {

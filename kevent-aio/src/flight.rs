@@ -1,9 +1,9 @@
 //! One operation on its way from submission to completion.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Instant;
 
+use crate::operation::Side;
 use crate::ops::Op;
 use crate::report::Way;
 
@@ -12,8 +12,8 @@ use crate::report::Way;
 pub(crate) struct Flight {
     pub(crate) key: u64,
     pub(crate) stage: Stage,
-    /// The socket in whose line it stands.
-    pub(crate) line: Option<RawFd>,
+    /// The side of its socket in whose line it stands.
+    pub(crate) line: Option<Side>,
     pub(crate) deadline: Option<Instant>,
     /// It is to end early, as soon as no backend has it.
     pub(crate) end: Option<Reason>,
@@ -31,7 +31,7 @@ pub(crate) enum Stage {
     Here,
     /// Behind others on its socket, not begun.
     InLine(Box<Op>),
-    /// Waiting until its socket takes data.
+    /// Waiting until its socket is ready.
     Armed(Box<Op>),
     /// Waiting for room on the ring.
     Backlog(Box<Op>),
@@ -62,7 +62,7 @@ impl Reason {
 }
 
 impl Flight {
-    pub(crate) fn new(key: u64, line: Option<RawFd>, deadline: Option<Instant>) -> Flight {
+    pub(crate) fn new(key: u64, line: Option<Side>, deadline: Option<Instant>) -> Flight {
         Flight {
             key,
             stage: Stage::Here,

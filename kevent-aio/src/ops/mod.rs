@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use io_uring::squeue::Entry;
 
-use crate::operation::{Operation, Outcome, Step};
+use crate::operation::{Operation, Outcome, Side, Step};
 
 mod chain;
 mod close;
@@ -120,6 +120,14 @@ impl Operation for Op {
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.inner().socket()
+    }
+
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.inner().source()
+    }
+
+    fn waits_for(&self) -> Option<Side> {
+        self.inner().waits_for()
     }
 }
 
