@@ -34,6 +34,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Linux only");
 
+mod address;
 mod backend;
 mod buffer;
 mod builder;
@@ -49,13 +50,14 @@ mod sockets;
 mod sys;
 pub mod testing;
 
+pub use crate::address::Address;
 pub use crate::builder::{Builder, Choice, UnknownChoice};
 pub use crate::completion::{Cancel, Completion, SubmitError};
 pub use crate::engine::Aio;
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Op, Open,
-    Opened, Payload, Read, ReadVectored, Sendfile, Sent, Span, Stat, Statx, StepId, StepKind,
-    StepReport, StepResult, Write, WriteVectored,
+    Accept, Chain, Close, Connect, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header,
+    Op, Open, Opened, Payload, Read, ReadVectored, Recv, RecvFrom, Send, SendTo, Sendfile, Sent,
+    Shutdown, Span, Stat, Statx, StepId, StepKind, StepReport, StepResult, Write, WriteVectored,
 };
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

@@ -230,4 +230,21 @@ mod tests {
         sockets.look(&mut ready).unwrap();
         assert!(ready.is_empty(), "what nobody reads any more wakes nobody");
     }
+
+    #[test]
+    fn urgent_byte_that_nobody_reads_wakes_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        let mut sockets = Sockets::default();
+        sockets.join(near.as_raw_fd(), Reading, token(7));
+        sockets.arm(near.as_fd(), Reading).unwrap();
+        rustix::net::send(&far, b"!", rustix::net::SendFlags::OOB).unwrap();
+        let urgent = rustix::event::PollFlags::PRI;
+        let mut poll = [rustix::event::PollFd::new(&near, urgent)];
+        rustix::event::poll(&mut poll, None).unwrap();
+        let mut ready = VecDeque::new();
+        sockets.look(&mut ready).unwrap();
+        assert!(ready.is_empty());
+    }
 }

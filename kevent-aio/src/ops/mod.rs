@@ -7,29 +7,43 @@ use io_uring::squeue::Entry;
 
 use crate::operation::{Operation, Outcome, Side, Step};
 
+mod accept;
 mod chain;
 mod close;
+mod connect;
 mod fallocate;
 mod fsync;
 mod open;
 mod payload;
 mod read;
+mod recv;
+mod recv_from;
+mod send;
+mod send_to;
 mod sendfile;
+mod shutdown;
 mod statx;
 mod vectored;
 mod window;
 mod write;
 
+pub use accept::Accept;
 pub use chain::{
     Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
 };
 pub use close::Close;
+pub use connect::Connect;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
 pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
+pub use recv::Recv;
+pub use recv_from::RecvFrom;
+pub use send::Send;
+pub use send_to::SendTo;
 pub use sendfile::{End, Sendfile, Sent};
+pub use shutdown::Shutdown;
 pub use statx::{Stat, Statx};
 pub use vectored::{ReadVectored, WriteVectored};
 pub use write::Write;
@@ -89,6 +103,20 @@ operations! {
     Fallocate,
     /// See [`Sendfile`].
     Sendfile,
+    /// See [`Accept`].
+    Accept,
+    /// See [`Connect`].
+    Connect,
+    /// See [`Recv`].
+    Recv,
+    /// See [`Send`].
+    Send,
+    /// See [`RecvFrom`].
+    RecvFrom,
+    /// See [`SendTo`].
+    SendTo,
+    /// See [`Shutdown`].
+    Shutdown,
     /// See [`Chain`].
     Chain,
 }
@@ -134,6 +162,16 @@ impl Operation for Op {
 /// The result of an operation that is done with its only call.
 fn done(outcome: Outcome) -> Step {
     Step::Done(outcome.map(u64::from).map_err(io::Error::from))
+}
+
+/// Refuses flags of a receive or a send by which it would wait as it should not.
+fn check_flags(flags: i32) -> io::Result<()> {
+    if flags & (libc::MSG_WAITALL | libc::MSG_DONTWAIT) == 0 {
+        return Ok(());
+    }
+    let text = "MSG_WAITALL and MSG_DONTWAIT are not for an operation that waits anyway: leave them \
+                out, and say `all` where nothing less will do";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// Refuses offsets and lengths beyond what the kernel's signed numbers hold. To io_uring -1 means "the
