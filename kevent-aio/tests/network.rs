@@ -618,3 +618,19 @@ fn ring_does_what_waits_where_there_is_one() {
         assert_eq!(bench.aio().report().counters.fallbacks, 0, "{name}");
     }
 }
+
+#[test]
+fn one_connection_to_a_blocking_listener_takes_one_thread() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder.threads(1));
+        let (listener, address) = listener(false);
+        let _client = TcpStream::connect(address).unwrap();
+        for key in 0..5 {
+            bench.submit(Accept::new(listener.clone()), key);
+        }
+        drop(accepted(bench.next()));
+        // Were another accept to wait on the one thread, this would not be done.
+        bench.complete(Open::new("/dev/null")).result.unwrap();
+        assert_eq!(bench.aio().in_flight(), 4, "{name}");
+    }
+}

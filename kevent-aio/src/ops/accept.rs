@@ -22,8 +22,8 @@ use crate::sys::{file, socket};
 /// hold no thread. Which of them gets which connection is not said.
 ///
 /// The listener is better a non-blocking one, which is asked at once. A blocking one, where there is no
-/// ring, takes a thread of the pool for each connection that is there; if another process takes that
-/// first, the thread waits for the next.
+/// ring, takes a thread of the pool when a connection is there; should another process or engine take
+/// that first, the thread waits for the next.
 ///
 /// An error may be one of the connection and not of the listener (`ConnectionAborted`, network errors):
 /// accept again. With EMFILE the process may open no more descriptors; the connection waits.
@@ -57,6 +57,7 @@ pub struct Accept {
     /// Where the kernel writes.
     peer: Box<RawAddress>,
     accepted: Option<OwnedFd>,
+    begun: bool,
     /// The listener is a blocking one, and a connection was there: a thread may take it.
     ready: bool,
     /// The ring does not wait for this listener, because it is a non-blocking one (kernels before 6.0).
@@ -72,6 +73,7 @@ impl Accept {
             flags: libc::SOCK_CLOEXEC,
             peer: Box::new(RawAddress::blank()),
             accepted: None,
+            begun: false,
             ready: false,
             not_by_ring: false,
         }
@@ -113,8 +115,11 @@ impl Operation for Accept {
             };
         }
         // There is no call that takes a connection only if there is one. Between this look and an
-        // accept here another process could take it, and the waiting thread would wait.
-        self.ready = socket::is_readable(self.listener.as_fd());
+        // accept here somebody else could take it, and the waiting thread would wait. The first time
+        // this operation does not even look: only in the line of those who wait for the listener is
+        // it alone in looking, so that one connection sends one thread.
+        self.ready = self.begun && socket::is_readable(self.listener.as_fd());
+        self.begun = true;
         Step::Run
     }
 

@@ -22,6 +22,9 @@ pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
 ///
 /// Not in the words of `polling`, which adds `PRI` to `IN`: an urgent byte that nobody reads would make
 /// the socket ready for ever.
+///
+/// epoll refuses files and directories (EPERM). Here that is ENOTSOCK, which says more to who asked for
+/// something that only sockets do.
 pub(crate) fn tell_once(
     poller: &Poller,
     fd: BorrowedFd<'_>,
@@ -35,7 +38,12 @@ pub(crate) fn tell_once(
     let mut event = libc::epoll_event { events, u64: fd as u64 };
     // SAFETY: both are open; the kernel copies `event` before it returns.
     let done = unsafe { libc::epoll_ctl(epoll, change, fd, &raw mut event) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let is_file = error.raw_os_error() == Some(libc::EPERM);
+    Err(if is_file { io::Error::from_raw_os_error(libc::ENOTSOCK) } else { error })
 }
 
 /// Calls `found` with the number of each descriptor that is ready now. One system call, where
