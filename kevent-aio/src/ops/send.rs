@@ -131,7 +131,7 @@ impl Operation for Send {
         let fd = types::Fd(self.socket.as_fd().as_raw_fd());
         let rest = self.rest();
         let entry = opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32);
-        // The ring raises SIGPIPE in whoever submits, as the call does.
+        // Kernels of today add this by themselves, for the ring only.
         Some(entry.flags(self.flags | libc::MSG_NOSIGNAL).build())
     }
 
