@@ -163,6 +163,7 @@ fn connection_of_an_abandoned_accept_is_closed() {
         bench.turn();
         assert!(bench.aio().abandon(token));
         let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         while bench.aio().in_flight() > 0 {
             bench.queue.wait(Duration::from_millis(1)).unwrap();
         }
