@@ -17,7 +17,7 @@ use crate::barriers::Barriers;
 use crate::completion::{Abandoned, Cancel, Completion, Started, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
 use crate::meter::{Class, Meter};
-use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::operation::{Errno, Fd, Operation, Outcome, Side, Step};
 use crate::ops::{Group, Op};
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
@@ -91,7 +91,7 @@ pub struct Aio {
     sockets: Sockets,
     /// Whether the queue has the set of the sockets in its own.
     sockets_polled: bool,
-    /// Whether a socket takes data again.
+    /// Whether a socket is ready.
     sockets_ready: bool,
     /// Operations that can go on: their turn on their socket has come, or they let others have a turn.
     /// Some may be gone since.
@@ -409,7 +409,8 @@ impl Aio {
         deadline: Option<Instant>,
         group: Option<Token>,
     ) -> Token {
-        let line = op.socket().map(|socket| socket.as_raw_fd());
+        let socket = op.socket().map(|socket| socket.as_raw_fd());
+        let line = socket.map(|_| Side::Writing);
         let writes_to = op.writes_to().map(|file| file.as_raw_fd());
         let behind = op.waits_for_writes_to().map(|file| self.writes_to(file)).unwrap_or_default();
         let flight = Flight { group, writes_to, ..Flight::new(key, line, deadline) };
@@ -421,8 +422,10 @@ impl Aio {
             self.put(token, Stage::InLine(op));
             return token;
         }
-        match line {
-            Some(fd) if !self.sockets.join(fd, token) => self.put(token, Stage::InLine(op)),
+        match socket {
+            Some(fd) if !self.sockets.join(fd, Side::Writing, token) => {
+                self.put(token, Stage::InLine(op))
+            }
             _ => self.begin(token, op),
         }
         token
@@ -481,7 +484,7 @@ impl Aio {
         match step {
             Step::Done(result) => self.finish(token, op, result),
             Step::Run => self.run(Job { token, op }),
-            Step::Writable => self.arm(token, op),
+            Step::Writable => self.arm(token, op, Side::Writing),
             Step::Again => {
                 self.runnable.push_back(token);
                 self.put(token, Stage::Armed(op));
@@ -518,8 +521,12 @@ impl Aio {
         self.put(job.token, Stage::Backlog(job.op));
     }
 
+    /// What waits for a socket holds no thread: there may be a thousand of it.
     fn run_on_pool(&mut self, job: Job) {
         let token = job.token;
+        if let Some(side) = job.op.waits_for() {
+            return self.arm(token, job.op, side);
+        }
         self.put(token, Stage::OnPool);
         match self.pool.start(job) {
             Ok(()) => self.on_pool += 1,
@@ -579,13 +586,9 @@ impl Aio {
         self.go_on(job.token, job.op, step);
     }
 
-    /// Waits until the operation's socket takes data.
-    fn arm(&mut self, token: Token, mut op: Box<Op>) {
-        let armed = match op.socket() {
-            Some(socket) => self.sockets.arm(socket),
-            None => Err(io::Error::from_raw_os_error(libc::ENOTSOCK)),
-        };
-        match armed.and_then(|()| self.poll_sockets()) {
+    /// Waits until the operation's socket is ready.
+    fn arm(&mut self, token: Token, mut op: Box<Op>, side: Side) {
+        match self.wait_in_line(token, &op, side) {
             Ok(()) => self.put(token, Stage::Armed(op)),
             Err(error) => {
                 let step = op.abort(error);
@@ -600,6 +603,22 @@ impl Aio {
         }
     }
 
+    /// Only the first in a line waits for the socket, and the others wait for him. Who reads joins the
+    /// line here, when there is nothing to read.
+    fn wait_in_line(&mut self, token: Token, op: &Op, side: Side) -> io::Result<()> {
+        let Some(socket) = op.socket_at(side) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
+        };
+        if let Some(flight @ Flight { line: None, .. }) = self.flights.get_mut(token) {
+            flight.line = Some(side);
+            if !self.sockets.join(socket.as_raw_fd(), side, token) {
+                return Ok(());
+            }
+        }
+        self.sockets.arm(socket, side)?;
+        self.poll_sockets()
+    }
+
     /// An operation has its result.
     fn finish(&mut self, token: Token, op: Box<Op>, result: io::Result<u64>) {
         let Some(flight) = self.flights.get_mut(token) else { return };
@@ -607,8 +626,10 @@ impl Aio {
         if let Some(deadline) = flight.deadline {
             self.deadlines.remove(&(deadline, token));
         }
-        if let (Some(_), Some(socket)) = (flight.line, op.socket()) {
-            self.runnable.extend(self.sockets.leave(socket, token));
+        if let Some(side) = flight.line {
+            if let Some(socket) = op.socket_at(side) {
+                self.runnable.extend(self.sockets.leave(socket, side, token));
+            }
         }
         if flight.writes_to.is_some() && !self.barriers.is_empty() {
             self.runnable.extend(self.barriers.done(token));

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use kevent_core::Token;
 
+use crate::operation::Side;
 use crate::ops::{Group, Op};
 use crate::report::Way;
 
@@ -18,8 +19,8 @@ pub(crate) struct Flight {
     pub(crate) group: Option<Token>,
     /// The file that it writes to.
     pub(crate) writes_to: Option<RawFd>,
-    /// The socket in whose line it stands.
-    pub(crate) line: Option<RawFd>,
+    /// The side of its socket in whose line it stands.
+    pub(crate) line: Option<Side>,
     pub(crate) deadline: Option<Instant>,
     /// It is to end early, as soon as no backend has it.
     pub(crate) end: Option<Reason>,
@@ -37,7 +38,7 @@ pub(crate) enum Stage {
     Here,
     /// Behind others, on its socket or before a barrier; not begun.
     InLine(Box<Op>),
-    /// Waiting until its socket takes data.
+    /// Waiting until its socket is ready.
     Armed(Box<Op>),
     /// Waiting for room on the ring.
     Backlog(Box<Op>),
@@ -70,7 +71,7 @@ impl Reason {
 }
 
 impl Flight {
-    pub(crate) fn new(key: u64, line: Option<RawFd>, deadline: Option<Instant>) -> Flight {
+    pub(crate) fn new(key: u64, line: Option<Side>, deadline: Option<Instant>) -> Flight {
         Flight {
             key,
             stage: Stage::Here,

@@ -36,6 +36,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("kevent-aio drives io_uring and Linux's own calls: it runs on Linux only");
 
+mod address;
 mod backend;
 mod barriers;
 mod buffer;
@@ -59,6 +60,7 @@ pub mod testing;
 pub mod tokio;
 mod ways;
 
+pub use crate::address::Address;
 pub use crate::buffer::Memory;
 pub use crate::buffers::{Buffer, Buffers};
 pub use crate::builder::{Builder, Choice, UnknownChoice};
@@ -67,10 +69,11 @@ pub use crate::engine::Aio;
 pub use crate::meter::{Class, Latencies};
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Advice, Advise, Chain, Close, Content, CopyRange, Data, DirEntry, Effect, End, Entries,
-    Fallocate, Fdatasync, FileKind, Fsync, Group, Header, Link, Mkdir, Op, Open, Opened, Payload,
-    Read, ReadDir, ReadVectored, Reflink, Rename, Sendfile, Sent, Span, Stat, Statx, StepId,
-    StepKind, StepReport, StepResult, Symlink, Truncate, Unlink, Write, WriteVectored,
+    Accept, Advice, Advise, Chain, Close, Connect, Content, CopyRange, Data, DirEntry, Effect, End,
+    Entries, Fallocate, Fdatasync, FileKind, Fsync, Group, Header, Link, Mkdir, Op, Open, Opened,
+    Payload, Read, ReadDir, ReadVectored, Recv, RecvFrom, Reflink, Rename, Send, SendTo, Sendfile,
+    Sent, Shutdown, Span, Stat, Statx, StepId, StepKind, StepReport, StepResult, Symlink, Truncate,
+    Unlink, Write, WriteVectored,
 };
 pub use crate::priority::Priority;
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

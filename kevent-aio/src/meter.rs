@@ -18,19 +18,28 @@ pub enum Class {
     Sync,
     /// What is asked of a file system, and of directories.
     Metadata,
-    /// Transfers to sockets.
+    /// Transfers of files to sockets.
     Transfer,
+    /// Everything else on sockets.
+    Network,
     /// Chains, each step for itself.
     Chain,
 }
 
 /// How many there are.
-const CLASSES: usize = 6;
+const CLASSES: usize = 7;
 
 impl Class {
     /// All of them.
-    pub const ALL: [Class; CLASSES] =
-        [Class::Read, Class::Write, Class::Sync, Class::Metadata, Class::Transfer, Class::Chain];
+    pub const ALL: [Class; CLASSES] = [
+        Class::Read,
+        Class::Write,
+        Class::Sync,
+        Class::Metadata,
+        Class::Transfer,
+        Class::Network,
+        Class::Chain,
+    ];
 
     pub(crate) fn of(op: &Op) -> Class {
         match op {
@@ -38,6 +47,13 @@ impl Class {
             Op::Write(_) | Op::WriteVectored(_) => Class::Write,
             Op::Fsync(_) | Op::Fdatasync(_) => Class::Sync,
             Op::Sendfile(_) => Class::Transfer,
+            Op::Accept(_)
+            | Op::Connect(_)
+            | Op::Recv(_)
+            | Op::RecvFrom(_)
+            | Op::Send(_)
+            | Op::SendTo(_)
+            | Op::Shutdown(_) => Class::Network,
             Op::Chain(_) => Class::Chain,
             _ => Class::Metadata,
         }

@@ -93,6 +93,35 @@ pub(crate) trait Operation: Send {
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    /// The socket that the operation reads from. Any number of operations may be at it.
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// What the operation waits for, when nobody knows for how long. What [`Step::Run`] asks for is then
+    /// for the ring only: without one the operation is advanced again once its socket is ready on
+    /// this side, and takes no thread meanwhile.
+    fn waits_for(&self) -> Option<Side> {
+        None
+    }
+
+    /// The operation's socket on this side.
+    fn socket_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        match side {
+            Side::Reading => self.source(),
+            Side::Writing => self.socket(),
+        }
+    }
+}
+
+/// The two sides of a socket, which get ready each for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Data has come, or a connection, or the end.
+    Reading,
+    /// There is room for data, or the connection stands.
+    Writing,
 }
 
 /// What an operation wants next.

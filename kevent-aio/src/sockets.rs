@@ -1,4 +1,5 @@
-//! The operations that write to sockets: one after another on each, and waiting until it takes data.
+//! The operations that wait for sockets: to write, one after another on each, until it takes data; to
+//! read or to accept, until something comes.
 //!
 //! The waiting is an epoll set of its own, inside the queue's: the user may have the same socket in the
 //! queue's set, and epoll takes a file only once. No thread waits for a slow client.
@@ -9,75 +10,103 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use kevent_core::Token;
-use polling::{Event, PollMode, Poller};
+use polling::Poller;
 
+use crate::operation::Side;
 use crate::sys::epoll;
 
-/// The sockets that operations write to, by number. The operations in a line keep its socket open, so
-/// the number stays that socket's.
+/// The sockets that operations write to or wait for, by number. The operations in a line keep its
+/// socket open, so the number stays that socket's.
 #[derive(Default)]
 pub(crate) struct Sockets {
-    lines: HashMap<RawFd, Line>,
+    sockets: HashMap<RawFd, Socket>,
     /// Made when a socket is first waited for.
     poller: Option<Poller>,
 }
 
-/// The operations on one socket. The first is at work, the others wait for it.
+/// The operations on one socket, a line for each side. The first in a line is at work or waits for the
+/// socket, the others wait for it.
 #[derive(Default)]
-struct Line {
-    members: VecDeque<Token>,
+struct Socket {
+    reading: VecDeque<Token>,
+    writing: VecDeque<Token>,
     in_set: bool,
+    /// What it will be told for, once.
+    armed: u32,
+}
+
+impl Socket {
+    fn line(&mut self, side: Side) -> &mut VecDeque<Token> {
+        match side {
+            Side::Reading => &mut self.reading,
+            Side::Writing => &mut self.writing,
+        }
+    }
 }
 
 impl Sockets {
-    /// Puts `token` at the end of the line of socket `fd`, and says whether that is its beginning, too.
-    pub(crate) fn join(&mut self, fd: RawFd, token: Token) -> bool {
-        let line = self.lines.entry(fd).or_default();
-        line.members.push_back(token);
-        line.members.len() == 1
+    /// Puts `token` at the end of the line on that side of socket `fd`, and says whether that is its
+    /// beginning, too.
+    pub(crate) fn join(&mut self, fd: RawFd, side: Side, token: Token) -> bool {
+        let line = self.sockets.entry(fd).or_default().line(side);
+        line.push_back(token);
+        line.len() == 1
     }
 
-    /// Takes `token` out of the line of `socket`. If it was the first, the next one's turn has come.
-    pub(crate) fn leave(&mut self, socket: BorrowedFd<'_>, token: Token) -> Option<Token> {
-        let line = self.lines.get_mut(&socket.as_raw_fd())?;
-        let was_first = line.members.front() == Some(&token);
-        line.members.retain(|member| *member != token);
-        let next = line.members.front().copied();
-        if next.is_none() {
-            if let (true, Some(poller)) = (line.in_set, &self.poller) {
+    /// Takes `token` out of its line. If it was the first, the next one's turn has come.
+    pub(crate) fn leave(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        side: Side,
+        token: Token,
+    ) -> Option<Token> {
+        let entry = self.sockets.get_mut(&socket.as_raw_fd())?;
+        let line = entry.line(side);
+        let was_first = line.front() == Some(&token);
+        if was_first {
+            line.pop_front();
+        } else {
+            line.retain(|member| *member != token);
+        }
+        let next = line.front().copied();
+        if entry.reading.is_empty() && entry.writing.is_empty() {
+            if let (true, Some(poller)) = (entry.in_set, &self.poller) {
                 // Fails only if it is gone from the set already.
                 let _ = poller.delete(socket);
             }
-            self.lines.remove(&socket.as_raw_fd());
+            self.sockets.remove(&socket.as_raw_fd());
         }
         next.filter(|_| was_first)
     }
 
-    /// Tells once when `socket`, which has a line, takes data again, or is broken.
-    pub(crate) fn arm(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    /// Tells once when `socket`, which has a line on that side, is ready there, or is broken.
+    pub(crate) fn arm(&mut self, socket: BorrowedFd<'_>, side: Side) -> io::Result<()> {
         let poller = match &mut self.poller {
             Some(poller) => poller,
             none => none.insert(Poller::new()?),
         };
-        let fd = socket.as_raw_fd();
-        let Some(line) = self.lines.get_mut(&fd) else { return Ok(()) };
-        // A descriptor is not negative.
-        let key = fd as usize;
-        if line.in_set {
-            return poller.modify_with_mode(socket, Event::writable(key), PollMode::Oneshot);
-        }
-        epoll::add_writable(poller, socket, key)?;
-        line.in_set = true;
+        let Some(entry) = self.sockets.get_mut(&socket.as_raw_fd()) else { return Ok(()) };
+        let armed = entry.armed | flag(side);
+        epoll::tell_once(poller, socket, !entry.in_set, armed)?;
+        entry.armed = armed;
+        entry.in_set = true;
         Ok(())
     }
 
-    /// Appends the first of the line of every socket that takes data again.
-    pub(crate) fn look(&self, ready: &mut VecDeque<Token>) -> io::Result<()> {
-        let Some(poller) = &self.poller else { return Ok(()) };
+    /// Appends the first of each line whose socket is ready. If both sides of one were waited for, both
+    /// get their turn: telling once has disarmed both, and who finds nothing waits again.
+    pub(crate) fn look(&mut self, ready: &mut VecDeque<Token>) -> io::Result<()> {
+        let Sockets { sockets, poller: Some(poller) } = self else { return Ok(()) };
         epoll::look(poller, |key| {
             // The poller has descriptors of its own in its set; no socket has their keys.
-            let line = RawFd::try_from(key).ok().and_then(|fd| self.lines.get(&fd));
-            ready.extend(line.and_then(|line| line.members.front()));
+            let fd = RawFd::try_from(key).ok();
+            let Some(socket) = fd.and_then(|fd| sockets.get_mut(&fd)) else { return };
+            let armed = std::mem::take(&mut socket.armed);
+            for side in [Side::Reading, Side::Writing] {
+                if armed & flag(side) != 0 {
+                    ready.extend(socket.line(side).front());
+                }
+            }
         })
     }
 
@@ -87,9 +116,16 @@ impl Sockets {
     }
 }
 
+fn flag(side: Side) -> u32 {
+    match side {
+        Side::Reading => epoll::IN,
+        Side::Writing => epoll::OUT,
+    }
+}
+
 impl fmt::Debug for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sockets").field("lines", &self.lines.len()).finish_non_exhaustive()
+        f.debug_struct("Sockets").field("sockets", &self.sockets.len()).finish_non_exhaustive()
     }
 }
 
@@ -98,6 +134,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
 
+    use super::Side::{Reading, Writing};
     use super::*;
 
     fn token(bits: u64) -> Token {
@@ -109,15 +146,15 @@ mod tests {
         let (near, _far) = UnixStream::pair().unwrap();
         let (fd, socket) = (near.as_raw_fd(), near.as_fd());
         let mut sockets = Sockets::default();
-        assert!(sockets.join(fd, token(1)));
+        assert!(sockets.join(fd, Writing, token(1)));
         for bits in 2..5 {
-            assert!(!sockets.join(fd, token(bits)));
+            assert!(!sockets.join(fd, Writing, token(bits)));
         }
-        assert_eq!(sockets.leave(socket, token(3)), None, "it was not the first");
-        assert_eq!(sockets.leave(socket, token(1)), Some(token(2)));
-        assert_eq!(sockets.leave(socket, token(2)), Some(token(4)));
-        assert_eq!(sockets.leave(socket, token(4)), None);
-        assert!(sockets.join(fd, token(5)), "the line has ended");
+        assert_eq!(sockets.leave(socket, Writing, token(3)), None, "it was not the first");
+        assert_eq!(sockets.leave(socket, Writing, token(1)), Some(token(2)));
+        assert_eq!(sockets.leave(socket, Writing, token(2)), Some(token(4)));
+        assert_eq!(sockets.leave(socket, Writing, token(4)), None);
+        assert!(sockets.join(fd, Writing, token(5)), "the line has ended");
     }
 
     #[test]
@@ -126,11 +163,11 @@ mod tests {
         near.set_nonblocking(true).unwrap();
         far.set_nonblocking(true).unwrap();
         let mut sockets = Sockets::default();
-        sockets.join(near.as_raw_fd(), token(7));
+        sockets.join(near.as_raw_fd(), Writing, token(7));
         let mut ready = VecDeque::new();
         for _ in 0..2 {
             while (&near).write(&[0; 4096]).is_ok() {}
-            sockets.arm(near.as_fd()).unwrap();
+            sockets.arm(near.as_fd(), Writing).unwrap();
             sockets.look(&mut ready).unwrap();
             assert!(ready.is_empty(), "it is full");
             while far.read(&mut [0; 65_536]).is_ok() {}
@@ -145,9 +182,9 @@ mod tests {
         let (near, _far) = UnixStream::pair().unwrap();
         let mut sockets = Sockets::default();
         for bits in 0..3 {
-            sockets.join(near.as_raw_fd(), token(bits));
-            sockets.arm(near.as_fd()).unwrap();
-            assert_eq!(sockets.leave(near.as_fd(), token(bits)), None);
+            sockets.join(near.as_raw_fd(), Writing, token(bits));
+            sockets.arm(near.as_fd(), Writing).unwrap();
+            assert_eq!(sockets.leave(near.as_fd(), Writing, token(bits)), None);
         }
         let mut ready = VecDeque::new();
         sockets.look(&mut ready).unwrap();
@@ -159,12 +196,55 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let mut sockets = Sockets::default();
-        sockets.join(near.as_raw_fd(), token(7));
+        sockets.join(near.as_raw_fd(), Writing, token(7));
         while (&near).write(&[0; 4096]).is_ok() {}
-        sockets.arm(near.as_fd()).unwrap();
+        sockets.arm(near.as_fd(), Writing).unwrap();
         drop(far);
         let mut ready = VecDeque::new();
         sockets.look(&mut ready).unwrap();
         assert_eq!(ready, [token(7)]);
+    }
+
+    #[test]
+    fn reader_does_not_stand_behind_writers_and_is_told_what_comes() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let (fd, socket) = (near.as_raw_fd(), near.as_fd());
+        let mut sockets = Sockets::default();
+        while (&near).write(&[0; 4096]).is_ok() {}
+        sockets.join(fd, Writing, token(1));
+        sockets.arm(socket, Writing).unwrap();
+        assert!(sockets.join(fd, Reading, token(2)));
+        sockets.arm(socket, Reading).unwrap();
+        let mut ready = VecDeque::new();
+        sockets.look(&mut ready).unwrap();
+        assert!(ready.is_empty(), "neither side is ready");
+        far.write_all(b"x").unwrap();
+        sockets.look(&mut ready).unwrap();
+        assert!(ready.contains(&token(2)));
+        // The writer was disarmed with it, and has been told so.
+        assert!(ready.contains(&token(1)));
+        assert_eq!(sockets.leave(socket, Reading, token(2)), None);
+        sockets.arm(socket, Writing).unwrap();
+        ready.clear();
+        sockets.look(&mut ready).unwrap();
+        assert!(ready.is_empty(), "what nobody reads any more wakes nobody");
+    }
+
+    #[test]
+    fn urgent_byte_that_nobody_reads_wakes_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        let mut sockets = Sockets::default();
+        sockets.join(near.as_raw_fd(), Reading, token(7));
+        sockets.arm(near.as_fd(), Reading).unwrap();
+        rustix::net::send(&far, b"!", rustix::net::SendFlags::OOB).unwrap();
+        let urgent = rustix::event::PollFlags::PRI;
+        let mut poll = [rustix::event::PollFd::new(&near, urgent)];
+        rustix::event::poll(&mut poll, None).unwrap();
+        let mut ready = VecDeque::new();
+        sockets.look(&mut ready).unwrap();
+        assert!(ready.is_empty());
     }
 }

@@ -6,12 +6,14 @@ use std::os::fd::BorrowedFd;
 use io_uring::squeue::Entry;
 
 use crate::fixed::Fixed;
-use crate::operation::{Fd, Operation, Outcome, Step};
+use crate::operation::{Fd, Operation, Outcome, Side, Step};
 use crate::priority::Priority;
 
+mod accept;
 mod advise;
 mod chain;
 mod close;
+mod connect;
 mod copy_range;
 mod fallocate;
 mod fsync;
@@ -23,9 +25,14 @@ mod payload;
 mod place;
 mod read;
 mod read_dir;
+mod recv;
+mod recv_from;
 mod reflink;
 mod rename;
+mod send;
+mod send_to;
 mod sendfile;
+mod shutdown;
 mod statx;
 mod symlink;
 mod truncate;
@@ -34,11 +41,13 @@ mod vectored;
 mod window;
 mod write;
 
+pub use accept::Accept;
 pub use advise::{Advice, Advise};
 pub use chain::{
     Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
 };
 pub use close::Close;
+pub use connect::Connect;
 pub use copy_range::CopyRange;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
@@ -49,9 +58,14 @@ pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
 pub use read_dir::{DirEntry, Entries, FileKind, ReadDir};
+pub use recv::Recv;
+pub use recv_from::RecvFrom;
 pub use reflink::Reflink;
 pub use rename::Rename;
+pub use send::Send;
+pub use send_to::SendTo;
 pub use sendfile::{End, Sendfile, Sent};
+pub use shutdown::Shutdown;
 pub use statx::{Stat, Statx};
 pub use symlink::Symlink;
 pub use truncate::Truncate;
@@ -146,6 +160,20 @@ operations! {
     Symlink,
     /// See [`Sendfile`].
     Sendfile,
+    /// See [`Accept`].
+    Accept,
+    /// See [`Connect`].
+    Connect,
+    /// See [`Recv`].
+    Recv,
+    /// See [`Send`].
+    Send,
+    /// See [`RecvFrom`].
+    RecvFrom,
+    /// See [`SendTo`].
+    SendTo,
+    /// See [`Shutdown`].
+    Shutdown,
     /// See [`Chain`].
     Chain,
     /// See [`Group`].
@@ -208,11 +236,29 @@ impl Operation for Op {
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.inner().socket()
     }
+
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.inner().source()
+    }
+
+    fn waits_for(&self) -> Option<Side> {
+        self.inner().waits_for()
+    }
 }
 
 /// The result of an operation that is done with its only call.
 fn done(outcome: Outcome) -> Step {
     Step::Done(outcome.map(u64::from).map_err(io::Error::from))
+}
+
+/// Refuses flags of a receive or a send by which it would wait as it should not.
+fn check_flags(flags: i32) -> io::Result<()> {
+    if flags & (libc::MSG_WAITALL | libc::MSG_DONTWAIT) == 0 {
+        return Ok(());
+    }
+    let text = "MSG_WAITALL and MSG_DONTWAIT are not for an operation that waits anyway: leave them \
+                out, and say `all` where nothing less will do";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// Refuses offsets and lengths beyond what the kernel's signed numbers hold. To io_uring -1 means "the

@@ -9,21 +9,44 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use polling::{Event, PollMode, Poller};
+use polling::Poller;
 
 /// How many ready sockets one look brings. The others come with the next.
 const ROOM: usize = 64;
 
-/// Adds `fd` to the set of `poller`, to be told once when it takes data.
-pub(crate) fn add_writable(poller: &Poller, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
-    let event = Event::writable(key);
-    // SAFETY: `fd` is open now. `polling` further asks that it be deleted before it is closed,
-    // because some systems keep the number. epoll(7) does not: it drops the entry when the open file
-    // is closed. Nothing is ever read or written through the number.
-    unsafe { poller.add_with_mode(fd.as_raw_fd(), event, PollMode::Oneshot) }
+pub(crate) const IN: u32 = libc::EPOLLIN as u32;
+pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
+
+/// Tells once when `fd` is ready for one of `flags`, or broken. It is `new` to the set of `poller`, or
+/// an entry whose flags are replaced.
+///
+/// Not in the words of `polling`, which adds `PRI` to `IN`: an urgent byte that nobody reads would make
+/// the socket ready for ever.
+///
+/// epoll refuses files and directories (EPERM). Here that is ENOTSOCK, which says more to who asked for
+/// something that only sockets do.
+pub(crate) fn tell_once(
+    poller: &Poller,
+    fd: BorrowedFd<'_>,
+    new: bool,
+    flags: u32,
+) -> io::Result<()> {
+    let (epoll, fd) = (poller.as_fd().as_raw_fd(), fd.as_raw_fd());
+    let change = if new { libc::EPOLL_CTL_ADD } else { libc::EPOLL_CTL_MOD };
+    let events = flags | libc::EPOLLONESHOT as u32;
+    // A descriptor is not negative.
+    let mut event = libc::epoll_event { events, u64: fd as u64 };
+    // SAFETY: both are open; the kernel copies `event` before it returns.
+    let done = unsafe { libc::epoll_ctl(epoll, change, fd, &raw mut event) };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let is_file = error.raw_os_error() == Some(libc::EPERM);
+    Err(if is_file { io::Error::from_raw_os_error(libc::ENOTSOCK) } else { error })
 }
 
-/// Calls `found` with the key of each descriptor that is ready now. One system call, where
+/// Calls `found` with the number of each descriptor that is ready now. One system call, where
 /// `Poller::wait` makes five.
 pub(crate) fn look(poller: &Poller, mut found: impl FnMut(u64)) -> io::Result<()> {
     let mut list = [libc::epoll_event { events: 0, u64: 0 }; ROOM];

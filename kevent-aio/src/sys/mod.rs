@@ -8,6 +8,7 @@ pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod residency;
 pub(crate) mod sendfile;
+pub(crate) mod socket;
 pub(crate) mod thread;
 
 use std::io;
