@@ -53,9 +53,12 @@ pub use crate::builder::{Builder, Choice, UnknownChoice};
 pub use crate::completion::{Cancel, Completion, SubmitError};
 pub use crate::engine::Aio;
 pub use crate::operation::Fd;
+#[cfg(feature = "transforms")]
+pub use crate::ops::{Blake3, Crc32c, Gzip};
 pub use crate::ops::{
-    Chain, Close, Content, Data, Effect, End, Fallocate, Fdatasync, Fsync, Header, Link, Mkdir, Op,
-    Open, Opened, Payload, Read, ReadVectored, Rename, Sendfile, Sent, Span, Stat, Statx, StepId,
-    StepKind, StepReport, StepResult, Symlink, Unlink, Write, WriteVectored,
+    Chain, CleanupReport, Close, Condition, Content, Data, Effect, End, Fallocate, Fdatasync,
+    Fsync, Header, Link, Mkdir, Op, Open, Opened, Operand, Payload, Read, ReadVectored, Rename,
+    Sendfile, Sent, Span, Stat, Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink,
+    Transform, Unlink, Value, Variable, When, Write, WriteVectored,
 };
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kevent_aio::{Aio, Builder, Chain, Fd, Header, Op, Open, Sendfile, Span, StepResult, testing};
+use kevent_aio::{
+    Aio, Builder, Chain, Fd, Header, Op, Open, Sendfile, Span, StepResult, Value, testing,
+};
 
 use common::{engines, next, queue};
 
@@ -52,15 +54,19 @@ fn open_on(path: &Path) -> usize {
         .count()
 }
 
-/// One letter for each step: done, failed, not run; `c` when it was done to clean up.
+/// One letter for each step: done, failed, not run; then the steps that were cleaned up behind.
 fn outline(chain: &Chain) -> String {
-    let letter = |step: &kevent_aio::StepReport| match (&step.result, step.cleanup) {
-        (StepResult::Done(_), false) => 'd',
-        (StepResult::Done(_), true) => 'c',
-        (StepResult::Failed(_), _) => 'f',
-        (StepResult::NotRun, _) => '-',
+    let letter = |step: &kevent_aio::StepReport| match &step.result {
+        StepResult::Done(_) => 'd',
+        StepResult::Failed(_) => 'f',
+        StepResult::NotRun => '-',
     };
-    chain.report().map(letter).collect()
+    let cleaned = |cleanup: &kevent_aio::CleanupReport| match &cleanup.result {
+        Ok(_) => cleanup.step.to_string(),
+        Err(_) => "!".to_owned(),
+    };
+    chain.report().map(letter).collect::<String>()
+        + &chain.cleanups().map(cleaned).collect::<String>()
 }
 
 /// A directory with one file in it.
@@ -119,7 +125,7 @@ fn spans_are_the_bytes_they_name() {
         let stat = chain.statx(file);
         chain.sendfile(server.clone(), file, Span::range(2..4), Header::none());
         chain.sendfile(server.clone(), file, Span::to_end(8), Header::bytes("|"));
-        let last = Span::from_stat(stat, |stat| stat.size - 3..stat.size);
+        let last = Span::new(Value::from(stat.size()).minus(3), 3);
         chain.sendfile(server, file, last, Header::bytes("|"));
         let (result, chain) = run(builder, chain);
         assert_eq!(result.unwrap(), 9);
@@ -149,7 +155,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.read(file, 0, 10);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EBADF,
         ),
         (
@@ -160,7 +166,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fsync(file);
                 chain.close(file);
             },
-            "ddf-c",
+            "ddf--0",
             libc::EBADF,
         ),
         (
@@ -169,7 +175,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fallocate(file, 0, 10);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EBADF,
         ),
         (
@@ -178,7 +184,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fsync(file);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EINVAL,
         ),
         (
@@ -187,7 +193,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fdatasync(file);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EINVAL,
         ),
         (
@@ -199,7 +205,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.close(file);
                 chain.close(page);
             },
-            "ddf-cc",
+            "ddf---10",
             libc::EISDIR,
         ),
         (
@@ -209,7 +215,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.send(socket, "tail");
                 chain.close(file);
             },
-            "df-c",
+            "df--0",
             0,
         ),
     ];
@@ -291,7 +297,7 @@ fn a_chain_that_is_not_wired_right_is_refused_and_given_back() {
                 chain.open(site.page());
                 chain.statx(foreign);
             },
-            "step 1 of the chain uses a step of another chain",
+            "step 1 (Statx) of the chain uses a step of another chain",
         ),
         (
             |chain, site| {
@@ -299,7 +305,7 @@ fn a_chain_that_is_not_wired_right_is_refused_and_given_back() {
                 chain.close(file);
                 chain.read(file, 0, 1);
             },
-            "step 2 of the chain uses a file after the step that closes it",
+            "step 2 (Read) of the chain uses the file of step 0 (Open) after the step that closes it",
         ),
         (
             |chain, site| {
@@ -384,7 +390,7 @@ fn a_cancelled_chain_closes_its_file_and_lets_the_next_one_go() {
         assert!(completion.was_cancelled());
         assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
         let chain = into_chain(completion.op);
-        assert_eq!(outline(&chain), "dfc");
+        assert_eq!(outline(&chain), "df-0");
         assert_eq!(site.leaks(), 0);
         let sent = chain.sent(sent).unwrap().body;
         assert!(sent > 0 && sent < 2_000_000);
