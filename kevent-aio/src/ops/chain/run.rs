@@ -28,7 +28,7 @@ pub(super) struct Run {
     next: usize,
     /// The blocks that it stands in, the innermost last.
     blocks: Vec<Block>,
-    live: Option<Live>,
+    pub(super) live: Option<Live>,
     /// Nothing but clean-ups is left to be done.
     ending: bool,
     /// What is to be cleaned up: of which step, the last first.
@@ -40,10 +40,10 @@ pub(super) struct Run {
 }
 
 /// What is being done, and for which step.
-struct Live {
-    doing: Doing,
-    step: usize,
-    cleanup: bool,
+pub(super) struct Live {
+    pub(super) doing: Doing,
+    pub(super) step: usize,
+    pub(super) cleanup: bool,
 }
 
 /// Steps that belong together, up to `end`, and what comes behind them.

@@ -1,5 +1,9 @@
 //! Chains by themselves, driven by hand: ended at each point where they can be.
 
+mod model;
+mod program;
+mod random;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
