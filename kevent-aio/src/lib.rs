@@ -53,12 +53,13 @@ pub use crate::builder::{Builder, Choice, UnknownChoice};
 pub use crate::completion::{Cancel, Completion, SubmitError};
 pub use crate::engine::Aio;
 pub use crate::operation::Fd;
+pub use crate::ops::{
+    Advice, Advise, Chain, CleanupReport, Close, Condition, Content, CopyRange, Data, DirEntry,
+    Effect, End, Entries, Fallocate, Fdatasync, FileKind, Fsync, Header, Link, Mkdir, Op, Open,
+    Opened, Operand, Payload, Read, ReadDir, ReadVectored, Reflink, Rename, Sendfile, Sent, Span,
+    Stat, Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink, Transform, Truncate,
+    Unlink, Value, Variable, When, Write, WriteVectored,
+};
 #[cfg(feature = "transforms")]
 pub use crate::ops::{Blake3, Crc32c, Gzip};
-pub use crate::ops::{
-    Chain, CleanupReport, Close, Condition, Content, Data, Effect, End, Fallocate, Fdatasync,
-    Fsync, Header, Link, Mkdir, Op, Open, Opened, Operand, Payload, Read, ReadVectored, Rename,
-    Sendfile, Sent, Span, Stat, Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink,
-    Transform, Unlink, Value, Variable, When, Write, WriteVectored,
-};
 pub use crate::report::{Call, Counters, Refusal, Report, Way};

@@ -1,50 +1,27 @@
-//! What is done to names and to whole files, on every backend and on real file systems: the same as std
-//! does, and the same errors.
+//! What is done to names, on every backend and on real file systems: the same as std does, and the same
+//! errors.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{
+    DirEntryExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink,
+};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
+use common::files::{errno, file_systems, open_dir, refused, two_file_systems};
 use common::{Bench, all, honest};
-use kevent_aio::{Link, Mkdir, Op, Rename, Symlink, Unlink};
-use tempfile::TempDir;
-
-/// A directory on each file system that can be had here: the disk's, and one in memory.
-fn file_systems() -> Vec<TempDir> {
-    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    match tempfile::tempdir_in("/dev/shm") {
-        Ok(memory) => vec![disk, memory],
-        Err(error) => {
-            println!("skipped: /dev/shm: {error}");
-            vec![disk]
-        }
-    }
-}
-
-/// Two directories that no rename leads between.
-fn two_file_systems() -> Option<[TempDir; 2]> {
-    let two: [TempDir; 2] = file_systems().try_into().ok()?;
-    let dev = |dir: &TempDir| dir.path().metadata().unwrap().dev();
-    if dev(&two[0]) == dev(&two[1]) {
-        println!("skipped: there is one file system only");
-        return None;
-    }
-    Some(two)
-}
-
-fn open_dir(path: impl AsRef<Path>) -> Arc<File> {
-    Arc::new(File::open(path).unwrap())
-}
-
-fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
-    result.unwrap_err().raw_os_error()
-}
+use kevent_aio::{FileKind, Link, Mkdir, Op, ReadDir, Rename, Symlink, Unlink};
+use proptest::prelude::*;
 
 /// All that can be seen of what is below a directory, by path.
 fn snapshot(root: &Path) -> Vec<(PathBuf, u32, u64, Vec<u8>)> {
@@ -296,14 +273,6 @@ fn file_without_a_name_gets_one() {
     }
 }
 
-/// What is refused at once, and says why.
-fn refused(bench: &mut Bench, op: impl Into<Op>) -> String {
-    let refused = bench.aio().submit(op, 1).unwrap_err();
-    assert_eq!(refused.error.kind(), io::ErrorKind::InvalidInput);
-    assert_eq!(bench.aio().in_flight(), 0);
-    refused.to_string()
-}
-
 #[test]
 fn paths_that_no_kernel_takes_are_refused_at_once() {
     for (_, builder) in honest() {
@@ -324,5 +293,308 @@ fn paths_that_no_kernel_takes_are_refused_at_once() {
         }
         let both = Rename::new("a", "b").exchange();
         assert!(refused(&mut bench, both.no_replace()).contains("one or the other"));
+    }
+}
+
+/// Entries by name: inode, kind, and how often they were found.
+type Listing = BTreeMap<OsString, (u64, FileKind, usize)>;
+
+/// Reads one batch into `listing`; `false` at the end.
+fn read_batch(bench: &mut Bench, dir: &Arc<File>, room: usize, listing: &mut Listing) -> bool {
+    let make = || ReadDir::new(dir.clone(), Vec::with_capacity(room)).into();
+    let completion = bench.insist(make);
+    let Op::ReadDir(read_dir) = completion.op else { panic!("it was submitted") };
+    assert_eq!(completion.result.unwrap(), read_dir.entries().count() as u64);
+    for entry in read_dir.entries() {
+        let found = (entry.ino, entry.kind, 0);
+        listing.entry(entry.name.to_owned()).or_insert(found).2 += 1;
+    }
+    let found = read_dir.entries().count();
+    assert_eq!(read_dir.into_buffer().capacity(), room, "the buffer comes back as it was");
+    found > 0
+}
+
+fn read_all(bench: &mut Bench, dir: &Arc<File>, room: usize) -> Listing {
+    let mut listing = Listing::new();
+    while read_batch(bench, dir, room, &mut listing) {}
+    listing
+}
+
+/// What std finds, each once.
+fn listed_by_std(path: &Path) -> Listing {
+    let entries = fs::read_dir(path).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        let kinds = [
+            (kind.is_file(), FileKind::File),
+            (kind.is_dir(), FileKind::Dir),
+            (kind.is_symlink(), FileKind::Symlink),
+            (kind.is_fifo(), FileKind::Fifo),
+            (kind.is_socket(), FileKind::Socket),
+            (kind.is_char_device(), FileKind::CharDevice),
+            (kind.is_block_device(), FileKind::BlockDevice),
+        ];
+        let kind = kinds.into_iter().find(|(is, _)| *is).unwrap().1;
+        (entry.file_name(), (entry.ino(), kind, 1))
+    });
+    entries.collect()
+}
+
+#[test]
+fn ten_thousand_names_come_out_complete_in_small_batches() {
+    for temporary in file_systems() {
+        for n in 0..10_000_u32 {
+            // Some not UTF-8, some as long as names get.
+            let mut name = format!("{n} ").into_bytes();
+            name.extend((n % 3 == 0).then_some(0xff));
+            name.resize(if n % 1000 == 0 { 255 } else { name.len() }, b'x');
+            File::create(temporary.path().join(OsString::from_vec(name))).unwrap();
+        }
+        let expected = listed_by_std(temporary.path());
+        assert_eq!(expected.len(), 10_000);
+        for (name, builder) in all() {
+            let mut bench = Bench::new(builder);
+            for room in [280, 1000, 32 * 1024] {
+                let found = read_all(&mut bench, &open_dir(&temporary), room);
+                assert!(found == expected, "{name}: {} of 10000, by {room}", found.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn kinds_are_those_of_the_files() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let at = |name: &str| temporary.path().join(name);
+            fs::write(at("file"), "").unwrap();
+            fs::create_dir(at("dir")).unwrap();
+            symlink("nowhere", at("link")).unwrap();
+            let _socket = UnixListener::bind(at("socket")).unwrap();
+            let made = Command::new("mkfifo").arg(at("fifo")).status().unwrap();
+            assert!(made.success());
+            let found = read_all(&mut bench, &open_dir(&temporary), 300);
+            assert_eq!(found, listed_by_std(temporary.path()), "{name}");
+            assert_eq!(found.len(), 5, "{name}");
+        }
+        let found = read_all(&mut bench, &open_dir("/dev"), 4096);
+        assert_eq!(found[&OsString::from("null")].1, FileKind::CharDevice, "{name}");
+    }
+}
+
+#[test]
+fn empty_directory_is_at_its_end_at_once() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let dir = open_dir(&temporary);
+            assert!(read_all(&mut bench, &dir, 280).is_empty(), "{name}");
+            assert!(read_all(&mut bench, &dir, 280).is_empty(), "{name}: and stays there");
+        }
+    }
+}
+
+#[test]
+fn directory_that_changes_loses_none_of_the_names_that_stay() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            let at = |n: u32, what: &str| temporary.path().join(format!("{n} {what}"));
+            for n in 0..300 {
+                File::create(at(n, "stays")).unwrap();
+                File::create(at(n, "goes")).unwrap();
+            }
+            let dir = open_dir(&temporary);
+            let (mut found, mut changed) = (Listing::new(), 0);
+            while read_batch(&mut bench, &dir, 500, &mut found) {
+                for n in (changed..changed + 10).filter(|n| *n < 300) {
+                    fs::remove_file(at(n, "goes")).unwrap();
+                    File::create(at(n, "comes")).unwrap();
+                }
+                changed += 10;
+            }
+            assert!(changed >= 100, "{name}: it changed while it was read");
+            let stays = |listing: &Listing| {
+                let mut listing = listing.clone();
+                listing.retain(|name, _| name.to_str().is_some_and(|name| name.ends_with("stays")));
+                listing
+            };
+            assert_eq!(stays(&found), stays(&listed_by_std(temporary.path())), "{name}");
+            assert!(found.values().all(|(_, _, times)| *times == 1), "{name}: none twice");
+        }
+    }
+}
+
+#[test]
+fn two_readers_of_one_directory_share_its_entries() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir().unwrap();
+        for n in 0..1000 {
+            File::create(temporary.path().join(n.to_string())).unwrap();
+        }
+        let dir = open_dir(&temporary);
+        let mut found = Listing::new();
+        for key in 0..4 {
+            bench.submit(ReadDir::new(dir.clone(), Vec::with_capacity(1000)), key);
+        }
+        let mut in_flight = 4;
+        while in_flight > 0 {
+            let completion = bench.next();
+            let Op::ReadDir(read_dir) = completion.op else { panic!() };
+            for entry in read_dir.entries() {
+                let entry = (entry.name.to_owned(), (entry.ino, entry.kind, 1));
+                assert!(found.insert(entry.0, entry.1).is_none(), "{name}: twice");
+            }
+            if completion.result.unwrap() == 0 {
+                in_flight -= 1;
+            } else {
+                bench.submit(read_dir, completion.key);
+            }
+        }
+        assert_eq!(found, listed_by_std(temporary.path()), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_directory_has_no_entries() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        let temporary = tempfile::tempdir().unwrap();
+        let mut fails = |file: &Arc<File>| {
+            // What an earlier batch found is gone, too.
+            let make = || ReadDir::new(file.clone(), vec![1; 500]).into();
+            let completion = bench.insist(make);
+            let Op::ReadDir(read_dir) = &completion.op else { panic!() };
+            assert_eq!(read_dir.entries().count(), 0, "{name}");
+            errno(completion.result)
+        };
+        fs::write(temporary.path().join("file"), "").unwrap();
+        assert_eq!(fails(&open_dir(temporary.path().join("file"))), Some(libc::ENOTDIR), "{name}");
+        let path_only = File::options().read(true).custom_flags(libc::O_PATH).open(&temporary);
+        assert_eq!(fails(&Arc::new(path_only.unwrap())), Some(libc::EBADF), "{name}");
+        fs::create_dir(temporary.path().join("gone")).unwrap();
+        let gone = open_dir(temporary.path().join("gone"));
+        fs::remove_dir(temporary.path().join("gone")).unwrap();
+        assert_eq!(fails(&gone), Some(libc::ENOENT), "{name}");
+        let small = ReadDir::new(gone, Vec::with_capacity(279));
+        assert!(refused(&mut bench, small).contains("at least"), "{name}");
+    }
+}
+
+#[test]
+fn long_name_behind_the_dots_is_not_taken_for_the_end() {
+    for (name, builder) in all() {
+        let mut bench = Bench::new(builder);
+        for temporary in file_systems() {
+            File::create(temporary.path().join("x".repeat(255))).unwrap();
+            // The dots fit, and then nothing more does.
+            let found = read_all(&mut bench, &open_dir(&temporary), 280);
+            assert_eq!(found, listed_by_std(temporary.path()), "{name}");
+        }
+    }
+}
+
+/// A change of names, by numbers into a few of them.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Mkdir(usize),
+    Unlink(usize),
+    Rmdir(usize),
+    Rename(usize, usize),
+    Link(usize, usize),
+    Symlink(usize, usize),
+}
+
+const NAMES: [&str; 6] = ["a", "b", "c", "a/a", "a/b", "b/c"];
+
+impl Change {
+    fn any() -> impl Strategy<Value = Change> {
+        let name = || 0..NAMES.len();
+        prop_oneof![
+            name().prop_map(Change::Mkdir),
+            name().prop_map(Change::Unlink),
+            name().prop_map(Change::Rmdir),
+            (name(), name()).prop_map(|(a, b)| Change::Rename(a, b)),
+            (name(), name()).prop_map(|(a, b)| Change::Link(a, b)),
+            (name(), name()).prop_map(|(a, b)| Change::Symlink(a, b)),
+        ]
+    }
+
+    fn op(self, root: &Arc<File>) -> Op {
+        match self {
+            Change::Mkdir(a) => Mkdir::new(NAMES[a]).at(root.clone()).into(),
+            Change::Unlink(a) => Unlink::new(NAMES[a]).at(root.clone()).into(),
+            Change::Rmdir(a) => Unlink::new(NAMES[a]).at(root.clone()).dir().into(),
+            Change::Rename(a, b) => Rename::new(NAMES[a], NAMES[b]).at(root.clone()).into(),
+            Change::Link(a, b) => Link::new(NAMES[a], NAMES[b]).at(root.clone()).into(),
+            Change::Symlink(a, b) => Symlink::new(NAMES[a], NAMES[b]).at(root.clone()).into(),
+        }
+    }
+
+    fn by_std(self, root: &Path) -> io::Result<()> {
+        let at = |name: usize| root.join(NAMES[name]);
+        match self {
+            Change::Mkdir(a) => fs::create_dir(at(a)),
+            Change::Unlink(a) => fs::remove_file(at(a)),
+            Change::Rmdir(a) => fs::remove_dir(at(a)),
+            Change::Rename(a, b) => fs::rename(at(a), at(b)),
+            Change::Link(a, b) => fs::hard_link(at(a), at(b)),
+            Change::Symlink(a, b) => symlink(NAMES[a], at(b)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn random_changes_end_as_those_of_std(changes in prop::collection::vec(Change::any(), 1..30)) {
+        for (name, builder) in all() {
+            let mut bench = Bench::new(builder);
+            let [ours, theirs] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            for root in [&ours, &theirs] {
+                fs::write(root.path().join("c"), "content").unwrap();
+            }
+            let root = open_dir(&ours);
+            for change in &changes {
+                let result = bench.insist(|| change.op(&root)).result;
+                let (result, std) = (result.map(|_| ()), change.by_std(theirs.path()));
+                let errno = |result: io::Result<()>| result.map_err(|e| e.raw_os_error());
+                prop_assert_eq!(errno(result), errno(std), "{}: {:?}", name, change);
+            }
+            prop_assert_eq!(snapshot(ours.path()), snapshot(theirs.path()), "{}", name);
+        }
+    }
+}
+
+#[test]
+fn cancelled_change_was_made_or_not_as_its_completion_says() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder.threads(2));
+        let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let root = open_dir(&temporary);
+        let mut tokens = Vec::new();
+        for key in 0..500 {
+            tokens.push(bench.submit(Mkdir::new(key.to_string()).at(root.clone()), key));
+            // Some are with the backend by then, some are not.
+            if key % 50 == 20 {
+                bench.turn();
+            }
+        }
+        for token in tokens.iter().step_by(2).rev() {
+            bench.aio().cancel(*token);
+        }
+        let mut cancelled = 0;
+        for _ in 0..500 {
+            let completion = bench.next();
+            let made = temporary.path().join(completion.key.to_string()).is_dir();
+            assert_eq!(completion.result.is_ok(), made, "{name}: {completion:?}");
+            assert_eq!(completion.was_cancelled(), !made, "{name}: {completion:?}");
+            cancelled += usize::from(!made);
+        }
+        assert!(cancelled <= 250, "{name}: others were cancelled, too");
+        assert_eq!(Arc::strong_count(&root), 1, "{name}: the operations have let go of it");
     }
 }

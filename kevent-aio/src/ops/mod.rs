@@ -7,8 +7,10 @@ use io_uring::squeue::Entry;
 
 use crate::operation::{Operation, Outcome, Step};
 
+mod advise;
 mod chain;
 mod close;
+mod copy_range;
 mod fallocate;
 mod fsync;
 mod link;
@@ -17,15 +19,19 @@ mod open;
 mod payload;
 mod place;
 mod read;
+mod read_dir;
+mod reflink;
 mod rename;
 mod sendfile;
 mod statx;
 mod symlink;
+mod truncate;
 mod unlink;
 mod vectored;
 mod window;
 mod write;
 
+pub use advise::{Advice, Advise};
 #[cfg(feature = "transforms")]
 pub use chain::{Blake3, Crc32c, Gzip};
 pub use chain::{
@@ -33,6 +39,7 @@ pub use chain::{
     StepReport, StepResult, Stop, StreamId, Transform, Value, Variable, When,
 };
 pub use close::Close;
+pub use copy_range::CopyRange;
 pub use fallocate::Fallocate;
 pub use fsync::{Fdatasync, Fsync};
 pub use link::Link;
@@ -40,10 +47,13 @@ pub use mkdir::Mkdir;
 pub use open::Open;
 pub use payload::Payload;
 pub use read::Read;
+pub use read_dir::{DirEntry, Entries, FileKind, ReadDir};
+pub use reflink::Reflink;
 pub use rename::Rename;
 pub use sendfile::{End, Sendfile, Sent};
 pub use statx::{Stat, Statx};
 pub use symlink::Symlink;
+pub use truncate::Truncate;
 pub use unlink::Unlink;
 pub use vectored::{ReadVectored, WriteVectored};
 pub use write::Write;
@@ -108,6 +118,16 @@ operations! {
     Statx,
     /// See [`Fallocate`].
     Fallocate,
+    /// See [`CopyRange`].
+    CopyRange,
+    /// See [`Reflink`].
+    Reflink,
+    /// See [`Truncate`].
+    Truncate,
+    /// See [`Advise`].
+    Advise,
+    /// See [`ReadDir`].
+    ReadDir,
     /// See [`Mkdir`].
     Mkdir,
     /// See [`Rename`].

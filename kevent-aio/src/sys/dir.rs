@@ -12,10 +12,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use crate::operation::Outcome;
-use crate::sys::once;
+use crate::sys::{once, retry};
 
 /// A path, and the directory at which it starts if it is relative: without one, the working directory.
 #[derive(Clone, Copy, Debug)]
@@ -65,4 +66,12 @@ pub(crate) fn symlink(target: &CStr, at: At<'_>) -> Outcome {
     let (dir, path) = at.raw();
     // SAFETY: both strings end in zero, and outlive the call.
     once(|| unsafe { libc::symlinkat(target.as_ptr(), dir, path).into() })
+}
+
+/// getdents64(2): whole records, as many as `room` takes; how many bytes they are. A raw call, because
+/// libc has no wrapper. When it is interrupted, it has taken nothing out of the directory.
+pub(crate) fn read_entries(dir: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Outcome {
+    let (pointer, len) = (room.as_mut_ptr(), room.len());
+    // SAFETY: `room` is writable for its length.
+    retry(|| unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), pointer, len) })
 }

@@ -90,6 +90,64 @@ pub(crate) fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: i64, len: i64) ->
     retry(|| unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, len).into() })
 }
 
+/// ftruncate(2).
+pub(crate) fn truncate(fd: BorrowedFd<'_>, len: i64) -> Outcome {
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::ftruncate(fd.as_raw_fd(), len).into() })
+}
+
+/// posix_fadvise(2), which answers with the error itself.
+pub(crate) fn advise(fd: BorrowedFd<'_>, offset: i64, len: i64, advice: i32) -> Outcome {
+    // SAFETY: takes no pointers.
+    match unsafe { libc::posix_fadvise(fd.as_raw_fd(), offset, len, advice) } {
+        0 => Ok(0),
+        errno => Err(Errno(errno)),
+    }
+}
+
+/// copy_file_range(2), with both places said. When it is interrupted, it has copied nothing. A raw call,
+/// because not every libc has the wrapper.
+pub(crate) fn copy_range(
+    source: BorrowedFd<'_>,
+    mut from: i64,
+    target: BorrowedFd<'_>,
+    mut to: i64,
+    len: usize,
+) -> Outcome {
+    let (source, target) = (source.as_raw_fd(), target.as_raw_fd());
+    let (from, to, flags) = (&raw mut from, &raw mut to, 0_u32);
+    let call = libc::SYS_copy_file_range;
+    // SAFETY: both offsets outlive the call.
+    retry(|| unsafe { libc::syscall(call, source, from, target, to, len, flags) })
+}
+
+/// ioctl_ficlonerange(2): `target` has from `to` on what `source` has from `from` on, `len` bytes, or all
+/// that is left if that is zero. Made again it does the same again.
+pub(crate) fn clone_range(
+    source: BorrowedFd<'_>,
+    from: u64,
+    target: BorrowedFd<'_>,
+    to: u64,
+    len: u64,
+) -> Outcome {
+    let range = libc::file_clone_range {
+        src_fd: source.as_raw_fd().into(),
+        src_offset: from,
+        src_length: len,
+        dest_offset: to,
+    };
+    let target = target.as_raw_fd();
+    // SAFETY: the request takes such a structure, which outlives the call.
+    retry(|| unsafe { libc::ioctl(target, libc::FICLONERANGE, &raw const range).into() })
+}
+
+/// Whether what is written goes to the end, wherever it is said to go (O_APPEND).
+pub(crate) fn appends(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // SAFETY: takes no pointers.
+    let flags = once(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() })?;
+    Ok(flags as i32 & libc::O_APPEND != 0)
+}
+
 /// The argument of openat2(2), as the kernel reads it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

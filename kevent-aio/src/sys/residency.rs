@@ -85,14 +85,9 @@ pub(crate) fn probe(file: BorrowedFd<'_>, offset: u64) -> Result<bool, Errno> {
 ///
 /// The kernel may read less.
 pub(crate) fn read_ahead(file: BorrowedFd<'_>, offset: u64, length: u64) -> Result<(), Errno> {
-    let offset = libc::off64_t::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
-    let length = libc::off64_t::try_from(length).map_err(|_| Errno(libc::EINVAL))?;
-    let advice = libc::POSIX_FADV_WILLNEED;
-    // SAFETY: takes numbers only.
-    match unsafe { libc::posix_fadvise64(file.as_raw_fd(), offset, length, advice) } {
-        0 => Ok(()),
-        errno => Err(Errno(errno)),
-    }
+    let offset = i64::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
+    let length = i64::try_from(length).map_err(|_| Errno(libc::EINVAL))?;
+    file::advise(file, offset, length, libc::POSIX_FADV_WILLNEED).map(|_| ())
 }
 
 /// The size of the file as far as it is known here: a network file system is not asked again.

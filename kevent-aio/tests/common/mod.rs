@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its part.
 
+pub mod files;
+
 use std::time::{Duration, Instant};
 
 use kevent_aio::{Aio, Builder, Choice, Completion, Op, SubmitError, testing};
