@@ -55,10 +55,10 @@ pub use crate::engine::Aio;
 pub use crate::operation::Fd;
 pub use crate::ops::{
     Advice, Advise, Chain, CleanupReport, Close, Condition, Content, CopyRange, Data, DirEntry,
-    Effect, End, Entries, Fallocate, Fdatasync, FileKind, Fsync, Header, Link, Mkdir, Op, Open,
-    Opened, Operand, Payload, Read, ReadDir, ReadVectored, Reflink, Rename, Sendfile, Sent, Span,
-    Stat, Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink, Transform, Truncate,
-    Unlink, Value, Variable, When, Write, WriteVectored,
+    Effect, End, Entries, Fallocate, Fdatasync, FileKind, Fsync, Header, Link, Listing, Mkdir, Op,
+    Open, Opened, Operand, Payload, Read, ReadDir, ReadVectored, Reflink, Rename, Sendfile, Sent,
+    Span, Stat, Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink, Transform,
+    Truncate, Unlink, Value, Variable, When, Write, WriteVectored,
 };
 #[cfg(feature = "transforms")]
 pub use crate::ops::{Blake3, Crc32c, Gzip};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kevent_aio::{
-    Aio, Builder, Chain, Condition, Content, Data, Effect, Fd, Op, Open, Rename, StepId,
+    Advice, Aio, Builder, Chain, Condition, Content, Data, Effect, Fd, Op, Open, Rename, StepId,
     StepResult, Stop, Transform, Unlink, Value, When, testing,
 };
 
@@ -461,6 +461,29 @@ fn any_operation_is_a_step_and_comes_back() {
         let Some(Op::ReadVectored(read)) = chain.take_op(read) else { panic!("it is gone") };
         assert_eq!(read.into_buffers(), [b"1234", b"5678"]);
         assert_eq!(fs::metadata(folder.path("copy")).unwrap().len(), 8);
+    }
+}
+
+#[test]
+fn directory_is_opened_once_and_its_files_from_there() {
+    for builder in engines() {
+        let folder = Folder::new(b"0123456789");
+        let mut chain = Chain::new();
+        let dir = chain.open(Open::new(folder.dir.path()));
+        let names = chain.read_dir(dir, 4096);
+        let from = chain.open_at(dir, Open::new("from"));
+        let to = chain.open_at(dir, Open::new("to").write_only().create(0o600));
+        chain.close(dir);
+        chain.advise(from, 0, 10, Advice::Sequential);
+        let stat = chain.statx(from);
+        let copied = chain.copy_range((from, 2), (to, 0), stat.size());
+        chain.truncate(to, Value::from(copied.count()).minus(3));
+        let (result, chain) = run(builder, chain);
+        assert_eq!(result.unwrap(), 8);
+        let names: Vec<_> = chain.entries(names).unwrap().map(|entry| entry.name).collect();
+        assert_eq!(names, ["from"]);
+        assert_eq!(fs::read(folder.path("to")).unwrap(), b"23456");
+        assert_eq!(folder.leaks(), 0);
     }
 }
 

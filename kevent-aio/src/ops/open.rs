@@ -65,6 +65,11 @@ impl Open {
         self
     }
 
+    /// The same, for an open that is used again.
+    pub(crate) fn start_at(&mut self, dir: Option<Fd>) {
+        self.dir = dir;
+    }
+
     /// For reading.
     #[must_use]
     pub fn read_only(self) -> Open {

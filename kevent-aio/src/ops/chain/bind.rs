@@ -97,6 +97,11 @@ impl Chain {
             Work::OnRange { file, offset, length, make } => {
                 Doing::Made(make(self.file(*file)?, self.value(offset), self.value(length)))
             }
+            Work::Between { files: [from, to], offsets, length, make } => {
+                let files = [self.file(*from)?, self.file(*to)?];
+                let offsets = [self.value(&offsets[0]), self.value(&offsets[1])];
+                Doing::Made(make(files, offsets, self.value(length)))
+            }
             Work::Read { file, offset, length } => {
                 let (file, offset) = (self.file(*file)?, self.value(offset));
                 let length = self.value(length);
@@ -122,6 +127,14 @@ impl Chain {
             Work::Close { file } => self.closing(file.index)?,
             Work::Feed { stream, data } => self.transforming(at, stream.index, Some(data.index))?,
             Work::Finish { stream } => self.transforming(at, stream.index, None)?,
+            Work::Whole { dir: Some(dir), .. } => {
+                let dir = self.file(*dir)?;
+                let mut op = self.whole(at).ok_or_else(missing)?;
+                if let Op::Open(open) = op.as_mut() {
+                    open.start_at(Some(dir));
+                }
+                Doing::Whole(op)
+            }
             _ => Doing::Whole(self.whole(at).ok_or_else(missing)?),
         })
     }
@@ -135,8 +148,12 @@ impl Chain {
     }
 
     /// Gives it back.
-    pub(super) fn own(&mut self, at: usize, done: Box<Op>) {
+    pub(super) fn own(&mut self, at: usize, mut done: Box<Op>) {
         let work = self.steps.get_mut(at).map(|step| &mut step.work);
+        if let (Some(Work::Whole { dir: Some(_), .. }), Op::Open(open)) = (&work, done.as_mut()) {
+            // Who closes the directory is to be its only owner.
+            open.start_at(None);
+        }
         if let Some(Work::Whole { op, .. } | Work::Defer { op, .. }) = work {
             *op = Some(done);
         }

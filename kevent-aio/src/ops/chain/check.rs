@@ -144,7 +144,8 @@ fn whole(op: Option<&Op>) -> Checked {
 /// Whether the step has what it is to stop at.
 fn stops(step: &StepState) -> Checked {
     let fits = match (step.stop, &step.work) {
-        (Stop::Error, _) | (Stop::Short, Work::Read { .. } | Work::Sendfile { .. }) => true,
+        (Stop::Error, _)
+        | (Stop::Short, Work::Read { .. } | Work::Sendfile { .. } | Work::Between { .. }) => true,
         (Stop::Short, _)
         | (
             _,
@@ -301,7 +302,16 @@ impl Walk<'_> {
     fn uses(&self, at: usize, known: &Known) -> Checked {
         match &self.chain.steps[at].work {
             Work::Loop { .. } => Ok(()),
-            Work::Whole { op, .. } | Work::Defer { op, .. } => whole(op.as_deref()),
+            Work::Whole { op, dir, .. } => {
+                dir.map_or(Ok(()), |dir| self.file(dir, known))?;
+                whole(op.as_deref())
+            }
+            Work::Defer { op, .. } => whole(op.as_deref()),
+            Work::Between { files: [from, to], offsets, length, .. } => {
+                self.file(*from, known)?;
+                self.file(*to, known)?;
+                offsets.iter().try_for_each(|offset| self.range(offset, length, known))
+            }
             Work::OnFile { file, .. } => self.file(*file, known),
             Work::Close { file } => {
                 self.file(*file, known)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::operation::Fd;
 use crate::ops::sendfile::Sent;
-use crate::ops::{Op, Stat};
+use crate::ops::{Entries, Op, Stat};
 
 mod bind;
 mod check;
@@ -28,7 +28,9 @@ pub use steps::{Content, Header, Span, StreamId};
 pub use transform::Transform;
 #[cfg(feature = "transforms")]
 pub use transforms::{Blake3, Crc32c, Gzip};
-pub use values::{Condition, Data, Effect, Opened, Operand, StepId, Stop, Value, Variable, When};
+pub use values::{
+    Condition, Data, Effect, Listing, Opened, Operand, StepId, Stop, Value, Variable, When,
+};
 
 use run::Run;
 use steps::Work;
@@ -231,7 +233,16 @@ impl Chain {
         }
     }
 
-    /// The same, to own it.
+    /// The entries that that step has found when it ran last.
+    #[must_use]
+    pub fn entries(&self, step: StepId<Listing>) -> Option<Entries<'_>> {
+        match self.given(step)? {
+            Given::Data(records) => Some(Entries::of(records)),
+            _ => None,
+        }
+    }
+
+    /// What that step has read, or made, to own it.
     pub fn take_data(&mut self, step: StepId<Data>) -> Option<Vec<u8>> {
         match self.given_mut(step)? {
             Given::Data(data) => Some(std::mem::take(data)),

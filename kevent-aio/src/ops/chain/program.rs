@@ -3,24 +3,30 @@
 use std::io;
 use std::sync::Arc;
 
-use super::steps::{Content, ContentKind, Header, Span, StreamId, Work};
+use super::steps::{Content, ContentKind, Header, MakeBetween, Span, StreamId, Work};
 use super::transform::{Stream, Transform};
 use super::values::{
-    Condition, Data, Effect, Opened, Operand, Reference, StepId, Stop, Value, Variable, When,
+    Condition, Data, Effect, Listing, Opened, Operand, Reference, StepId, Stop, Value, Variable,
+    When,
 };
 use super::{Chain, Given, OpenFile, StepReport, StepState};
 use crate::operation::Fd;
 use crate::ops::sendfile::Sent;
-use crate::ops::{Fallocate, Fdatasync, Fsync, Op, Open, Stat, Statx};
+use crate::ops::{
+    Advice, Advise, CopyRange, Fallocate, Fdatasync, Fsync, Op, Open, ReadDir, Reflink, Stat,
+    Statx, Truncate,
+};
 
 /// Files.
 impl Chain {
     /// Opens a file.
     pub fn open(&mut self, open: Open) -> StepId<Opened> {
-        let op = Some(Box::new(open.into()));
-        let id = self.push("Open", Work::Whole { op, repeats: true });
-        self.give(id.index, Given::File(OpenFile { fd: None, keep: false }));
-        id
+        self.opening(open, None)
+    }
+
+    /// Opens a file; a relative path starts at the directory that a step has opened.
+    pub fn open_at(&mut self, dir: StepId<Opened>, open: Open) -> StepId<Opened> {
+        self.opening(open, Some(Reference::to(dir)))
     }
 
     /// Asks for the file's metadata.
@@ -77,9 +83,61 @@ impl Chain {
         offset: impl Into<Value>,
         length: impl Into<Value>,
     ) -> StepId<Effect> {
-        let (offset, length) = (offset.into(), length.into());
         self.on_range("Fallocate", file, offset, length, |file, offset, length| {
             Fallocate::new(file, offset, length).into()
+        })
+    }
+
+    /// Makes the file that long.
+    pub fn truncate(&mut self, file: StepId<Opened>, length: impl Into<Value>) -> StepId<Effect> {
+        self.on_range("Truncate", file, 0, length, |file, _, length| {
+            Truncate::new(file, length).into()
+        })
+    }
+
+    /// Says how a range of the file will be used.
+    pub fn advise(
+        &mut self,
+        file: StepId<Opened>,
+        offset: impl Into<Value>,
+        length: impl Into<Value>,
+        advice: Advice,
+    ) -> StepId<Effect> {
+        self.on_range("Advise", file, offset, length, move |file, offset, length| {
+            Advise::new(file, advice).range(offset, length).into()
+        })
+    }
+
+    /// Copies `length` bytes from one file to another, or as many as there are, as
+    /// [`CopyRange`]. Bytes that were copied have moved once.
+    pub fn copy_range(
+        &mut self,
+        from: (StepId<Opened>, impl Into<Value>),
+        to: (StepId<Opened>, impl Into<Value>),
+        length: impl Into<Value>,
+    ) -> StepId<Effect> {
+        self.between("CopyRange", from, to, length, |[source, target], [from, to], length| {
+            CopyRange::new(source, from, target, to).up_to(length).into()
+        })
+    }
+
+    /// Has one file share the data of another, as [`Reflink`].
+    pub fn reflink(
+        &mut self,
+        from: (StepId<Opened>, impl Into<Value>),
+        to: (StepId<Opened>, impl Into<Value>),
+        length: impl Into<Value>,
+    ) -> StepId<Effect> {
+        self.between("Reflink", from, to, length, |[source, target], [from, to], length| {
+            Reflink::new(source, target).range(from, to, length).into()
+        })
+    }
+
+    /// Reads entries of a directory, as many as there is room for: see [`ReadDir`]. It counts them, and
+    /// goes on where it was when it runs again; 0 is the end.
+    pub fn read_dir(&mut self, dir: StepId<Opened>, capacity: usize) -> StepId<Listing> {
+        self.on_range("ReadDir", dir, 0, 0, move |dir, _, _| {
+            ReadDir::new(dir, Vec::with_capacity(capacity)).into()
         })
     }
 
@@ -117,7 +175,7 @@ impl Chain {
             op,
             Op::Mkdir(_) | Op::Rename(_) | Op::Unlink(_) | Op::Link(_) | Op::Symlink(_)
         );
-        self.push(op.name(), Work::Whole { op: Some(Box::new(op)), repeats })
+        self.push(op.name(), Work::Whole { op: Some(Box::new(op)), repeats, dir: None })
     }
 
     /// From here on, `op` is to be done when the chain ends: the removal of a temporary file.
@@ -269,15 +327,36 @@ impl Chain {
         self.push(name, Work::OnFile { file: Reference::to(file), make })
     }
 
-    fn on_range(
+    fn on_range<T>(
         &mut self,
         name: &'static str,
         file: StepId<Opened>,
-        offset: Value,
-        length: Value,
-        make: fn(Fd, u64, u64) -> Op,
+        offset: impl Into<Value>,
+        length: impl Into<Value>,
+        make: impl Fn(Fd, u64, u64) -> Op + Send + 'static,
+    ) -> StepId<T> {
+        let (file, offset, length) = (Reference::to(file), offset.into(), length.into());
+        self.push(name, Work::OnRange { file, offset, length, make: Box::new(make) })
+    }
+
+    fn between(
+        &mut self,
+        name: &'static str,
+        from: (StepId<Opened>, impl Into<Value>),
+        to: (StepId<Opened>, impl Into<Value>),
+        length: impl Into<Value>,
+        make: MakeBetween,
     ) -> StepId<Effect> {
-        self.push(name, Work::OnRange { file: Reference::to(file), offset, length, make })
+        let files = [Reference::to(from.0), Reference::to(to.0)];
+        let offsets = [from.1.into(), to.1.into()];
+        self.push(name, Work::Between { files, offsets, length: length.into(), make })
+    }
+
+    fn opening(&mut self, open: Open, dir: Option<Reference>) -> StepId<Opened> {
+        let op = Some(Box::new(open.into()));
+        let id = self.push("Open", Work::Whole { op, repeats: true, dir });
+        self.give(id.index, Given::File(OpenFile { fd: None, keep: false }));
+        id
     }
 
     fn push<T>(&mut self, name: &'static str, work: Work) -> StepId<T> {

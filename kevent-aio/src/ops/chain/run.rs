@@ -214,6 +214,10 @@ impl Chain {
                 let (sent, result) = (send.sent(), self.sent_all(at, &send, result));
                 return (Some(Given::Sent(sent)), sent.total(), result);
             }
+            Doing::Made(Op::CopyRange(copy)) => return (None, copy.copied(), result),
+            Doing::Made(Op::ReadDir(read)) => {
+                return (Some(Given::Data(read.into_buffer())), 0, result);
+            }
             Doing::Made(_) => {}
             Doing::Read(read) => {
                 let data = read.into_data();
@@ -277,7 +281,9 @@ impl Chain {
         let step = &self.steps[at];
         match (step.stop, &step.work) {
             (Stop::Zero, _) => count == 0,
-            (Stop::Short, Work::Read { length, .. }) => count < self.value(length),
+            (Stop::Short, Work::Read { length, .. } | Work::Between { length, .. }) => {
+                count < self.value(length)
+            }
             (Stop::Short, Work::Sendfile { span, .. }) => {
                 let Given::Sent(sent) = &step.given else { return false };
                 sent.body < self.value(&span.length)

@@ -11,14 +11,17 @@ use crate::ops::{Op, Sendfile, Stat};
 
 /// What a step does. Whatever it takes from other steps it names by reference.
 ///
-/// A kind of operation joins by a function of [`Chain`](crate::Chain) that adds one of the first three.
+/// A kind of operation joins by a function of [`Chain`](crate::Chain) that adds one of the first four.
 pub(super) enum Work {
     /// An operation that needs nothing from other steps. It is here except while it is done.
-    Whole { op: Option<Box<Op>>, repeats: bool },
+    /// An open may start at the directory that a step has opened.
+    Whole { op: Option<Box<Op>>, repeats: bool, dir: Option<Reference> },
     /// An operation on a file.
     OnFile { file: Reference, make: fn(Fd) -> Op },
     /// An operation on a range of a file.
-    OnRange { file: Reference, offset: Value, length: Value, make: fn(Fd, u64, u64) -> Op },
+    OnRange { file: Reference, offset: Value, length: Value, make: MakeOnRange },
+    /// An operation from a place in one file to a place in another, over a length.
+    Between { files: [Reference; 2], offsets: [Value; 2], length: Value, make: MakeBetween },
     /// Reading up to the length or the end of the file.
     Read { file: Reference, offset: Value, length: Value },
     /// Writing all of what a step has given. Bytes of its own, the step has "given" itself.
@@ -46,6 +49,12 @@ pub(super) enum Work {
     /// From here on the operation is a clean-up.
     Defer { op: Option<Box<Op>>, when: When },
 }
+
+/// Makes an operation on a file, from an offset, over a length.
+pub(super) type MakeOnRange = Box<dyn Fn(Fd, u64, u64) -> Op + Send>;
+
+/// Makes an operation from one file to another, from offset to offset, over a length.
+pub(super) type MakeBetween = fn([Fd; 2], [u64; 2], u64) -> Op;
 
 /// A transform that a chain works with: see [`Chain::transform`](crate::Chain::transform).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

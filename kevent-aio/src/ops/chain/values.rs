@@ -25,6 +25,10 @@ pub enum Opened {}
 #[derive(Debug)]
 pub enum Data {}
 
+/// What a step that reads a directory gives: entries. Nothing is ever made of this type.
+#[derive(Debug)]
+pub enum Listing {}
+
 /// What a step that is done for its effect gives. Nothing is ever made of this type.
 #[derive(Debug)]
 pub enum Effect {}
