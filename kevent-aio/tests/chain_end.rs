@@ -47,7 +47,7 @@ fn copy(root: &Fd, number: u64) -> Chain {
     let from = chain.open(at("from"));
     let kept = chain.open(at("from"));
     chain.keep(kept);
-    let to = chain.open(at(&temporary).write_only().create(0o600).flags(libc::O_EXCL));
+    let to = chain.open(at(&temporary).write_only().create_new(0o600));
     let defer = chain.defer(Unlink::new(&temporary).at(root.clone()), When::Failed);
     assert_eq!(defer.index(), DEFER);
     let position = chain.variable(0);

@@ -99,7 +99,7 @@ impl Folder {
     fn copy(&self) -> Chain {
         let mut chain = Chain::new().cold();
         let from = chain.open(self.open("from"));
-        let new = self.open("to.tmp").write_only().create(0o600).flags(libc::O_EXCL);
+        let new = self.open("to.tmp").write_only().create_new(0o600);
         let to = chain.open(new);
         chain.defer(self.unlink("to.tmp"), When::Failed);
         let at = chain.variable(0);
@@ -119,7 +119,7 @@ impl Folder {
     /// New content for `from`, in one moment.
     fn replace(&self, content: impl Into<Content>) -> Chain {
         let mut chain = Chain::new();
-        let new = self.open("from.tmp").write_only().create(0o600).flags(libc::O_EXCL);
+        let new = self.open("from.tmp").write_only().create_new(0o600);
         let file = chain.open(new);
         chain.defer(self.unlink("from.tmp"), When::Failed);
         chain.write(file, 0, content);

@@ -95,6 +95,12 @@ impl Open {
         self.flags(libc::O_CREAT)
     }
 
+    /// Makes the file likewise; the error is EEXIST if there is one already.
+    #[must_use]
+    pub fn create_new(self, mode: u32) -> Open {
+        self.create(mode).flags(libc::O_EXCL)
+    }
+
     /// Adds `O_*` flags.
     #[must_use]
     pub fn flags(mut self, more: i32) -> Open {

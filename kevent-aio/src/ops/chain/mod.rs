@@ -66,7 +66,7 @@ use transform::Stream;
 /// # std::fs::write(at("from"), "hello")?;
 /// let mut chain = Chain::new();
 /// let from = chain.open(Open::new(at("from")));
-/// let to = chain.open(Open::new(at("to.tmp")).write_only().create(0o600).flags(libc::O_EXCL));
+/// let to = chain.open(Open::new(at("to.tmp")).write_only().create_new(0o600));
 /// chain.defer(Unlink::new(at("to.tmp")), When::Failed);
 /// let hash = chain.transform(Blake3::new());
 /// let position = chain.variable(0);
