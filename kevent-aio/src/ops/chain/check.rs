@@ -6,10 +6,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::steps::{ContentKind, HeaderKind, Span, Work};
+use super::steps::{Content, ContentKind, Header, HeaderKind, Work};
 use super::values::{Condition, Operand, Reference, Source, Stop, Test, Value};
 use super::{Chain, StepState};
-use crate::operation::Operation;
+use crate::operation::{Fd, Operation};
 use crate::ops::{Op, check_range};
 
 /// As many steps as a set has bits.
@@ -313,13 +313,11 @@ impl Walk<'_> {
                 offsets.iter().try_for_each(|offset| self.range(offset, length, known))
             }
             Work::OnFile { file, .. } => self.file(*file, known),
-            Work::Close { file } => {
-                self.file(*file, known)?;
-                if self.chain.keeps(file.index) {
-                    return Err("closes a file that is to be kept".into());
-                }
-                Ok(())
+            Work::Close { file } if self.chain.keeps(file.index) => {
+                self.own(*file)?;
+                Err("closes a file that is to be kept".into())
             }
+            Work::Close { file } => self.file(*file, known),
             Work::Read { file, offset, length } | Work::OnRange { file, offset, length, .. } => {
                 self.file(*file, known)?;
                 self.range(offset, length, known)
@@ -330,22 +328,16 @@ impl Walk<'_> {
                 self.range(offset, &own.into(), known)?;
                 if data.index == at { Ok(()) } else { self.given(*data, known) }
             }
-            Work::Sendfile { file, span: Span { offset, length }, header, .. } => {
-                self.socket(at)?;
+            Work::Sendfile { socket, file, span, header } => {
+                self.socket(socket)?;
                 self.file(*file, known)?;
-                self.value(offset, known)?;
-                self.value(length, known)?;
-                match &header.0 {
-                    HeaderKind::Known(_) => Ok(()),
-                    HeaderKind::FromStat(stat, _) => self.given(*stat, known),
-                }
+                self.header(header, known)?;
+                self.value(&span.offset, known)?;
+                self.value(&span.length, known)
             }
-            Work::Send { content, .. } => {
-                self.socket(at)?;
-                match &content.0 {
-                    ContentKind::Bytes(_) => Ok(()),
-                    ContentKind::Of(step) => self.given(*step, known),
-                }
+            Work::Send { socket, content } => {
+                self.socket(socket)?;
+                self.content(content, known)
             }
             Work::Feed { stream, data } => {
                 self.own(*stream)?;
@@ -422,12 +414,21 @@ impl Walk<'_> {
         }
     }
 
-    fn socket(&self, at: usize) -> Checked {
-        let (Work::Sendfile { socket, .. } | Work::Send { socket, .. }) =
-            &self.chain.steps[at].work
-        else {
-            return Ok(());
-        };
+    fn header(&self, header: &Header, known: &Known) -> Checked {
+        match &header.0 {
+            HeaderKind::Known(_) => Ok(()),
+            HeaderKind::FromStat(stat, _) => self.given(*stat, known),
+        }
+    }
+
+    fn content(&self, content: &Content, known: &Known) -> Checked {
+        match &content.0 {
+            ContentKind::Bytes(_) => Ok(()),
+            ContentKind::Of(step) => self.given(*step, known),
+        }
+    }
+
+    fn socket(&self, socket: &Fd) -> Checked {
         let first = self.chain.socket.as_ref().map(|first| first.as_fd().as_raw_fd());
         if first == Some(socket.as_fd().as_raw_fd()) {
             return Ok(());

@@ -13,9 +13,11 @@ use crate::ops::{Entries, Op, Stat};
 
 mod bind;
 mod check;
+mod flow;
 mod program;
 mod report;
 mod run;
+mod state;
 mod steps;
 mod transform;
 #[cfg(feature = "transforms")]
@@ -32,7 +34,7 @@ pub use values::{
     Condition, Data, Effect, Listing, Opened, Operand, StepId, Stop, Value, Variable, When,
 };
 
-use run::Run;
+use state::Run;
 use steps::Work;
 use transform::Stream;
 

@@ -365,7 +365,7 @@ impl Chain {
         StepId::new(self.number, self.steps.len() - 1)
     }
 
-    fn give(&mut self, step: usize, given: Given) {
+    pub(super) fn give(&mut self, step: usize, given: Given) {
         if let Some(step) = self.steps.get_mut(step) {
             step.given = given;
         }

@@ -9,55 +9,17 @@ use io_uring::squeue::Entry;
 use super::bind::Doing;
 use super::check::check;
 use super::report::{CleanupReport, StepResult};
+use super::state::Live;
 use super::steps::Work;
 use super::transform::{Lent, Transforming};
-use super::values::{Stop, When};
+use super::values::Stop;
 use super::{Chain, Given};
 use crate::operation::{Operation, Outcome, Step};
 use crate::ops::sendfile::{End, Sendfile};
-use crate::ops::{Op, window};
+use crate::ops::{Close, Op, window};
 
 /// So many steps that don't block are done in a row; others are to have their turn.
 const STEPS_IN_A_ROW: u32 = 64;
-
-/// How far a chain is.
-#[derive(Default)]
-pub(super) struct Run {
-    begun: bool,
-    /// The step to begin next.
-    next: usize,
-    /// The blocks that it stands in, the innermost last.
-    blocks: Vec<Block>,
-    pub(super) live: Option<Live>,
-    /// Nothing but clean-ups is left to be done.
-    ending: bool,
-    /// What is to be cleaned up: of which step, the last first.
-    pending: Vec<usize>,
-    pub(super) cleaned: Vec<CleanupReport>,
-    pub(super) moved: u64,
-    failure: Option<io::Error>,
-    pub(super) failed: Option<usize>,
-}
-
-/// What is being done, and for which step.
-pub(super) struct Live {
-    pub(super) doing: Doing,
-    pub(super) step: usize,
-    pub(super) cleanup: bool,
-}
-
-/// Steps that belong together, up to `end`, and what comes behind them.
-struct Block {
-    end: usize,
-    then: Then,
-}
-
-enum Then {
-    /// The loop of that step, once more.
-    Repeat(usize),
-    /// The step behind the branch.
-    Skip(usize),
-}
 
 impl Operation for Chain {
     fn check(&self) -> io::Result<()> {
@@ -177,78 +139,79 @@ impl Chain {
 
     /// What an operation has come to: keeps what it gives, and how it went.
     fn end(&mut self, live: Live, result: io::Result<u64>) {
-        if live.cleanup {
-            self.run.cleaned.push(CleanupReport { step: live.step, result });
+        let Live { doing, step, cleanup } = live;
+        if cleanup {
+            self.run.cleaned.push(CleanupReport { step, result });
             return;
         }
-        let (given, moved, result) = self.take_apart(live.step, live.doing, result);
-        let step = &mut self.steps[live.step];
-        if let Some(given) = given {
-            step.given = given;
-        }
-        step.report.moved += moved;
-        self.run.moved += moved;
-        self.note(live.step, result);
+        let result = self.settle(step, doing, result);
+        self.note(step, result);
     }
 
-    /// What an operation gives, how many bytes it has moved, and its result. What was lent to it goes
-    /// back.
-    fn take_apart(
-        &mut self,
-        at: usize,
-        doing: Doing,
-        result: io::Result<u64>,
-    ) -> (Option<Given>, u64, io::Result<u64>) {
+    /// Keeps what an operation gives; what was lent to it goes back. Says how it went.
+    fn settle(&mut self, at: usize, doing: Doing, result: io::Result<u64>) -> io::Result<u64> {
         match doing {
-            Doing::Whole(mut op) => {
-                if let Op::Open(open) = op.as_mut() {
-                    if let (Some(file), Some(fd)) = (self.open_file(at), open.take()) {
-                        file.fd = Some(Arc::new(fd));
-                        self.run.pending.push(at);
-                    }
+            Doing::Whole(op) => self.take_back(at, op),
+            Doing::Made(Op::Statx(statx)) => {
+                if let Some(stat) = statx.stat() {
+                    self.give(at, Given::Stat(stat));
                 }
-                self.own(at, op);
             }
-            Doing::Made(Op::Statx(statx)) => return (statx.stat().map(Given::Stat), 0, result),
             Doing::Made(Op::Sendfile(send)) => {
-                let (sent, result) = (send.sent(), self.sent_all(at, &send, result));
-                return (Some(Given::Sent(sent)), sent.total(), result);
+                self.add_moved(at, send.sent().total());
+                self.give(at, Given::Sent(send.sent()));
+                return self.sent_all(at, &send, result);
             }
-            Doing::Made(Op::CopyRange(copy)) => return (None, copy.copied(), result),
-            Doing::Made(Op::ReadDir(read)) => {
-                return (Some(Given::Data(read.into_buffer())), 0, result);
-            }
+            Doing::Made(Op::CopyRange(copy)) => self.add_moved(at, copy.copied()),
+            Doing::Made(Op::ReadDir(read)) => self.give(at, Given::Data(read.into_buffer())),
             Doing::Made(_) => {}
             Doing::Read(read) => {
                 let data = read.into_data();
-                let moved = data.len() as u64;
-                return (Some(Given::Data(data)), moved, result);
+                self.add_moved(at, data.len() as u64);
+                self.give(at, Given::Data(data));
             }
             Doing::Write(write, from) => {
-                let moved = write.written();
-                self.steps[from].given = Given::Data(write.into_bytes());
-                return (None, moved, result);
+                self.add_moved(at, write.written());
+                self.give(from, Given::Data(write.into_bytes()));
             }
             Doing::Transform(transforming, stream) => {
                 let Transforming { stream: taken, input, output, .. } = transforming;
                 self.streams[stream] = Some(taken);
                 if let Some(Lent { step, bytes }) = input {
-                    self.steps[step].given = Given::Data(bytes);
+                    self.give(step, Given::Data(bytes));
                 }
-                return (Some(Given::Data(output)), 0, result);
+                self.give(at, Given::Data(output));
             }
-            Doing::Close(mut close, file) => {
-                let fd = close.take().map(Arc::new);
-                // Cancelled before it was closed: that is left to the clean-up.
-                if fd.is_none() {
-                    self.run.pending.retain(|pending| *pending != file);
-                }
-                if let Some(file) = self.open_file(file) {
-                    file.fd = fd;
-                }
+            Doing::Close(close, file) => self.closed(close, file),
+        }
+        result
+    }
+
+    fn add_moved(&mut self, at: usize, bytes: u64) {
+        self.steps[at].report.moved += bytes;
+        self.run.moved += bytes;
+    }
+
+    /// An operation that a step owns is over.
+    fn take_back(&mut self, at: usize, mut op: Box<Op>) {
+        if let Op::Open(open) = op.as_mut() {
+            if let (Some(file), Some(fd)) = (self.open_file(at), open.take()) {
+                file.fd = Some(Arc::new(fd));
+                self.run.pending.push(at);
             }
         }
-        (None, 0, result)
+        self.own(at, op);
+    }
+
+    fn closed(&mut self, mut close: Close, file: usize) {
+        let fd = close.take().map(Arc::new);
+        // Cancelled before it was closed: that is left to the clean-up.
+        if fd.is_none() {
+            self.run.pending.retain(|pending| *pending != file);
+        }
+        if let Some(file) = self.open_file(file) {
+            file.fd = fd;
+        }
     }
 
     /// A file that ended before its range did is a failure, unless the step stops at that.
@@ -261,7 +224,7 @@ impl Chain {
     }
 
     /// Writes into the report how a step went, and draws the consequences.
-    fn note(&mut self, at: usize, result: io::Result<u64>) {
+    pub(super) fn note(&mut self, at: usize, result: io::Result<u64>) {
         let stop = self.steps[at].stop;
         self.steps[at].report.result = StepResult::of(&result);
         match result {
@@ -290,121 +253,5 @@ impl Chain {
             }
             _ => false,
         }
-    }
-}
-
-/// The order of the steps.
-impl Chain {
-    /// The step that is next. `None` when only cleaning up is left.
-    fn next_step(&mut self) -> Option<usize> {
-        while let Some(block) = self.run.blocks.last() {
-            if self.run.ending || self.run.next < block.end {
-                break;
-            }
-            match block.then {
-                Then::Skip(to) => {
-                    self.run.next = to;
-                    self.run.blocks.pop();
-                }
-                Then::Repeat(at) => self.next_round(at),
-            }
-        }
-        if self.run.ending || self.run.next >= self.steps.len() {
-            self.run.ending = true;
-            return None;
-        }
-        self.run.next += 1;
-        Some(self.run.next - 1)
-    }
-
-    fn next_round(&mut self, at: usize) {
-        let step = &mut self.steps[at];
-        let (Work::Loop { most, .. }, StepResult::Done(rounds)) =
-            (&step.work, &mut step.report.result)
-        else {
-            return;
-        };
-        if *rounds < *most {
-            *rounds += 1;
-            step.report.runs += 1;
-            self.run.next = at + 1;
-            return;
-        }
-        let text = format!("the loop of step {at} has not ended within {most} rounds");
-        self.run.blocks.pop();
-        self.note(at, Err(io::Error::other(text)));
-    }
-
-    /// Does a step that only decides what comes next; `None` for one that does something.
-    fn control(&mut self, at: usize) -> Option<io::Result<u64>> {
-        Some(Ok(match &self.steps[at].work {
-            Work::Set { variable, value } => {
-                let (index, value) = (variable.index, self.value(value));
-                if let Some(variable) = self.variables.get_mut(index) {
-                    *variable = value;
-                }
-                value
-            }
-            Work::Loop { end, .. } => {
-                let end = *end;
-                self.run.blocks.push(Block { end, then: Then::Repeat(at) });
-                1
-            }
-            Work::Branch { condition, otherwise, end } => {
-                let (holds, otherwise, end) = (self.holds(condition), *otherwise, *end);
-                if holds {
-                    self.run.blocks.push(Block { end: otherwise, then: Then::Skip(end) });
-                } else {
-                    self.run.next = otherwise;
-                }
-                u64::from(holds)
-            }
-            Work::Leave { condition } => {
-                let holds = self.holds(condition);
-                if holds {
-                    self.leave();
-                }
-                u64::from(holds)
-            }
-            Work::Fail { condition, kind } => match self.holds(condition) {
-                true => return Some(Err(io::Error::new(*kind, "the chain was to fail here"))),
-                false => 0,
-            },
-            Work::Defer { .. } => {
-                self.run.pending.push(at);
-                0
-            }
-            _ => return None,
-        }))
-    }
-
-    /// Goes on behind the innermost loop; there is nothing behind the chain itself.
-    fn leave(&mut self) {
-        while let Some(block) = self.run.blocks.pop() {
-            if matches!(block.then, Then::Repeat(_)) {
-                self.run.next = block.end;
-                return;
-            }
-        }
-        self.run.ending = true;
-    }
-
-    /// What is to be cleaned up next, the last first: a file that is open and not to be kept, or what
-    /// was deferred.
-    fn next_cleanup(&mut self) -> Option<Live> {
-        while let Some(step) = self.run.pending.pop() {
-            let doing = match &self.steps[step].work {
-                Work::Defer { when, .. } => {
-                    let wanted = *when == When::Always || self.run.failure.is_some();
-                    if wanted { self.whole(step).map(Doing::Whole) } else { None }
-                }
-                _ if self.keeps(step) => None,
-                _ => self.closing(step).ok(),
-            };
-            if let Some(doing) = doing {
-                return Some(Live { doing, step, cleanup: true });
-            }
-        }
-        None
     }
 }
