@@ -204,7 +204,7 @@ impl Chain {
     }
 
     /// The step that ended the chain by its failure, or at which it was cancelled: its place, and what
-    /// became of it.
+    /// became of it. `None` also for a chain that was cancelled between two steps, or before the first.
     #[must_use]
     pub fn failed(&self) -> Option<(usize, &StepReport)> {
         let step = self.run.failed?;
