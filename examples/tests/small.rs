@@ -103,6 +103,20 @@ fn file_is_sent_between_its_header_and_its_trailer() {
 }
 
 #[test]
+fn copy_is_whole_and_says_what_each_step_has_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let content = [b"0123456789".repeat(40_000), b"end".to_vec()].concat();
+    fs::write(path("from"), &content).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_copy"));
+    let text = output(command.arg(path("from")).arg(path("to")));
+    assert!(text.contains("Read: 5 times, 400003 bytes, Done(0)"), "{text}");
+    assert!(text.contains("cleaned up behind step 0: Ok(0)"), "{text}");
+    assert!(fs::read(path("to")).unwrap() == content);
+    assert!(!path("to.tmp").exists());
+}
+
+#[test]
 fn chain_reports_each_step_and_sends_header_and_file() {
     let text = output(Command::new(env!("CARGO_BIN_EXE_chain")).arg("Cargo.toml"));
     let steps = ["Open: Done", "Statx: Done", "Sendfile: Done", "Close: Done"];

@@ -73,5 +73,9 @@ impl Liar {
 
 /// Whether the outcome is a count that may be shorter.
 fn counts_bytes(op: &Op) -> bool {
-    matches!(op, Op::Read(_) | Op::Write(_) | Op::ReadVectored(_) | Op::WriteVectored(_))
+    match op {
+        Op::Read(_) | Op::Write(_) | Op::ReadVectored(_) | Op::WriteVectored(_) => true,
+        Op::Chain(chain) => chain.counts_bytes(),
+        _ => false,
+    }
 }

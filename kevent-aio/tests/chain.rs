@@ -11,7 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kevent_aio::{Aio, Builder, Chain, Fd, Header, Op, Open, Sendfile, Span, StepResult, testing};
+use kevent_aio::{
+    Aio, Builder, Chain, Condition, Fd, Group, Header, Op, Open, Read, Recv, Sendfile, Span,
+    StepResult, Stop, Transform, Unlink, Value, When, testing,
+};
 
 use common::{engines, next, queue};
 
@@ -52,15 +55,19 @@ fn open_on(path: &Path) -> usize {
         .count()
 }
 
-/// One letter for each step: done, failed, not run; `c` when it was done to clean up.
+/// One letter for each step: done, failed, not run; then the steps that were cleaned up behind.
 fn outline(chain: &Chain) -> String {
-    let letter = |step: &kevent_aio::StepReport| match (&step.result, step.cleanup) {
-        (StepResult::Done(_), false) => 'd',
-        (StepResult::Done(_), true) => 'c',
-        (StepResult::Failed(_), _) => 'f',
-        (StepResult::NotRun, _) => '-',
+    let letter = |step: &kevent_aio::StepReport| match &step.result {
+        StepResult::Done(_) => 'd',
+        StepResult::Failed(_) => 'f',
+        StepResult::NotRun => '-',
     };
-    chain.report().map(letter).collect()
+    let cleaned = |cleanup: &kevent_aio::CleanupReport| match &cleanup.result {
+        Ok(_) => cleanup.step.to_string(),
+        Err(_) => "!".to_owned(),
+    };
+    chain.report().map(letter).collect::<String>()
+        + &chain.cleanups().map(cleaned).collect::<String>()
 }
 
 /// A directory with one file in it.
@@ -119,7 +126,7 @@ fn spans_are_the_bytes_they_name() {
         let stat = chain.statx(file);
         chain.sendfile(server.clone(), file, Span::range(2..4), Header::none());
         chain.sendfile(server.clone(), file, Span::to_end(8), Header::bytes("|"));
-        let last = Span::from_stat(stat, |stat| stat.size - 3..stat.size);
+        let last = Span::new(Value::from(stat.size()).minus(3), 3);
         chain.sendfile(server, file, last, Header::bytes("|"));
         let (result, chain) = run(builder, chain);
         assert_eq!(result.unwrap(), 9);
@@ -149,7 +156,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.read(file, 0, 10);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EBADF,
         ),
         (
@@ -160,7 +167,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fsync(file);
                 chain.close(file);
             },
-            "ddf-c",
+            "ddf--0",
             libc::EBADF,
         ),
         (
@@ -169,7 +176,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fallocate(file, 0, 10);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EBADF,
         ),
         (
@@ -178,7 +185,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fsync(file);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EINVAL,
         ),
         (
@@ -187,7 +194,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.fdatasync(file);
                 chain.close(file);
             },
-            "dfc",
+            "df-0",
             libc::EINVAL,
         ),
         (
@@ -199,7 +206,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.close(file);
                 chain.close(page);
             },
-            "ddf-cc",
+            "ddf---10",
             libc::EISDIR,
         ),
         (
@@ -209,7 +216,7 @@ fn whichever_step_fails_the_report_says_so_and_the_file_is_closed() {
                 chain.send(socket, "tail");
                 chain.close(file);
             },
-            "df-c",
+            "df--0",
             0,
         ),
     ];
@@ -291,7 +298,7 @@ fn a_chain_that_is_not_wired_right_is_refused_and_given_back() {
                 chain.open(site.page());
                 chain.statx(foreign);
             },
-            "step 1 of the chain uses a step of another chain",
+            "step 1 (Statx) of the chain uses a step of another chain",
         ),
         (
             |chain, site| {
@@ -299,7 +306,7 @@ fn a_chain_that_is_not_wired_right_is_refused_and_given_back() {
                 chain.close(file);
                 chain.read(file, 0, 1);
             },
-            "step 2 of the chain uses a file after the step that closes it",
+            "step 2 (Read) of the chain uses the file of step 0 (Open) after the step that closes it",
         ),
         (
             |chain, site| {
@@ -353,6 +360,286 @@ fn a_chain_that_is_not_wired_right_is_refused_and_given_back() {
     }
 }
 
+/// Refused with that text, and nothing else happens.
+fn refused(chain: Chain, text: &str) {
+    let (mut queue, aio) = queue(Aio::builder());
+    let refused = queue[aio].submit(chain, 1).unwrap_err();
+    assert_eq!(refused.error.kind(), io::ErrorKind::InvalidInput);
+    assert!(refused.error.to_string().contains(text), "{}", refused.error);
+    assert!(into_chain(refused.op).report().all(|step| step.runs == 0));
+    assert_eq!(queue[aio].in_flight(), 0);
+}
+
+fn never() -> Condition {
+    Condition::equal(0, 1)
+}
+
+#[test]
+fn what_may_not_be_there_is_not_used() {
+    type Build = fn(&mut Chain);
+    let cases: [(Build, &str); 8] = [
+        (
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                chain.stop(file, Stop::Never);
+                chain.statx(file);
+            },
+            "step 1 (Statx) of the chain uses the file of step 0 (Open), and that may not be open",
+        ),
+        (
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                let mut read = Vec::new();
+                chain.branch(never(), |chain| read.push(chain.read(file, 0, 9)), |_| ());
+                chain.write(file, 0, read[0]);
+            },
+            "step 3 (Write) of the chain uses what step 2 (Read) gives, and that may not have run",
+        ),
+        (
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                chain.branch(
+                    never(),
+                    |chain| {
+                        chain.close(file);
+                    },
+                    |_| (),
+                );
+                chain.fsync(file);
+            },
+            "may not be open",
+        ),
+        (
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                let stat = chain.statx(file);
+                chain.stop(stat, Stop::Never);
+                chain.read(file, 0, stat.size());
+            },
+            "uses what step 1 (Statx) gives",
+        ),
+        (
+            // Known to be open only where it was asked, and closed there.
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                chain.stop(file, Stop::Never);
+                let opened = || Condition::succeeded(file);
+                chain.branch(
+                    opened(),
+                    |chain| {
+                        chain.close(file);
+                    },
+                    |_| (),
+                );
+                chain.branch(
+                    opened(),
+                    |chain| {
+                        chain.fsync(file);
+                    },
+                    |_| (),
+                );
+            },
+            "step 4 (Fsync) of the chain uses the file of step 0 (Open)",
+        ),
+        (
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                let of_loop = chain.repeat(9, |chain| {
+                    chain.leave_if(never());
+                    chain.read(file, 0, 9);
+                });
+                // The first round may have been left before the read.
+                let read = of_loop.count();
+                chain.fallocate(file, 0, read);
+                let foreign = Chain::new().open(Open::new("a"));
+                chain.close(foreign);
+            },
+            "step 5 (Close) of the chain uses a step of another chain",
+        ),
+        (
+            |chain| {
+                let stream = Chain::new().transform(Nothing);
+                chain.finish(stream);
+            },
+            "step 0 (Finish) of the chain uses a step of another chain",
+        ),
+        (
+            |chain| {
+                let foreign = Chain::new().variable(1);
+                chain.add(foreign, 1);
+            },
+            "another chain",
+        ),
+    ];
+    for (build, text) in cases {
+        let mut chain = Chain::new();
+        build(&mut chain);
+        refused(chain, text);
+    }
+}
+
+struct Nothing;
+
+impl Transform for Nothing {
+    fn feed(&mut self, _: &[u8], _: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn loops_have_an_end_and_leave_nothing_open_behind_them() {
+    type Build = fn(&mut Chain);
+    let cases: [(Build, &str); 8] = [
+        (
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                chain.repeat(9, |chain| {
+                    chain.read(file, 0, 9);
+                });
+            },
+            "step 1 (Loop) of the chain is a loop without a way out",
+        ),
+        (
+            |chain| {
+                chain.repeat(9, |chain| {
+                    chain.leave_if(never());
+                    chain.open(Open::new("a"));
+                });
+            },
+            "step 0 (Loop) of the chain is a loop that opens a file, and goes on without closing",
+        ),
+        (
+            |chain| {
+                let file = chain.open(Open::new("a"));
+                chain.repeat(9, |chain| {
+                    chain.leave_if(never());
+                    chain.close(file);
+                });
+            },
+            "step 1 (Loop) of the chain is a loop that closes a file from outside",
+        ),
+        (
+            |chain| {
+                chain.repeat(0, |chain| {
+                    chain.leave_if(never());
+                });
+            },
+            "between 1 and",
+        ),
+        (
+            |chain| {
+                chain.repeat(1 << 30, |chain| {
+                    chain.leave_if(never());
+                    chain.repeat(1 << 11, |chain| {
+                        chain.leave_if(never());
+                    });
+                });
+            },
+            "step 2 (Loop) of the chain is a loop of 2048 rounds, with those around it 2199023255552",
+        ),
+        (
+            |chain| {
+                chain.repeat(9, |chain| {
+                    chain.leave_if(never());
+                    chain.defer(Unlink::new("a"), When::Always);
+                });
+            },
+            "step 2 (Defer) of the chain runs only once",
+        ),
+        (
+            |chain| {
+                chain.repeat(9, |chain| {
+                    let file: Fd = Arc::new(File::open("/dev/null").unwrap());
+                    let read = chain.operation(Read::new(file, 0, Vec::new()));
+                    chain.stop(read, Stop::Zero);
+                });
+            },
+            "step 1 (Read) of the chain runs only once",
+        ),
+        (
+            |chain| {
+                chain.branch(
+                    never(),
+                    |chain| {
+                        chain.fail_if(never(), io::ErrorKind::Other);
+                    },
+                    |_| (),
+                );
+                fn deep(chain: &mut Chain, left: u32) {
+                    if left > 0 {
+                        chain.branch(never(), |chain| deep(chain, left - 1), |_| ());
+                    }
+                }
+                deep(chain, 9);
+            },
+            "within more than 8 loops and branches",
+        ),
+    ];
+    for (build, text) in cases {
+        let mut chain = Chain::new();
+        build(&mut chain);
+        refused(chain, text);
+    }
+}
+
+#[test]
+fn chains_have_bounds_and_only_steps_that_they_can_do() {
+    let mut chain = Chain::new();
+    let at = chain.variable(0);
+    (0..129).for_each(|_| {
+        chain.add(at, 1);
+    });
+    refused(chain, "the chain has 129 steps, and 128 are the most");
+
+    let mut chain = Chain::new();
+    let at = chain.variable(0);
+    chain.set(at, (0..16).fold(Value::from(0), |value, more| value.plus(more)));
+    refused(chain, "step 0 (Set) of the chain has a value of more than 16 operands");
+
+    let mut chain = Chain::new();
+    chain.operation(Chain::new());
+    refused(chain, "step 0 (Chain) of the chain is a chain itself");
+    let (here, _there) = UnixStream::pair().unwrap();
+    let mut chain = Chain::new();
+    chain.operation(Recv::new(Arc::new(here), Vec::with_capacity(1)));
+    refused(chain, "step 0 (Recv) of the chain waits for a socket");
+    let mut chain = Chain::new();
+    chain.operation(Group::all());
+    refused(chain, "step 0 (Group) of the chain is a group");
+
+    let mut chain = Chain::new();
+    chain.operation(Sendfile::bytes(unix().0, "a"));
+    refused(chain, "step 0 (Sendfile) of the chain sends to a socket");
+
+    let mut chain = Chain::new();
+    chain.defer(Unlink::new("zero\0byte"), When::Failed);
+    refused(chain, "step 0 (Defer) of the chain can't be done: the path has a zero byte in it");
+
+    let mut chain = Chain::new();
+    let file = chain.open(Open::new("a"));
+    let closed = chain.close(file);
+    chain.stop(closed, Stop::Short);
+    refused(chain, "step 1 (Close) of the chain can't be told to stop at Short");
+
+    let mut chain = Chain::new();
+    let leave = |chain: &mut Chain| {
+        chain.leave_if(never());
+    };
+    let file = chain.open(Open::new("a"));
+    chain.repeat(9, |chain| {
+        let read = chain.read(file, 0, 9);
+        chain.stop(read, Stop::Zero);
+        chain.branch(never(), leave, leave);
+    });
+    // That one is fine: a leave may not happen.
+    let (mut queue, aio) = queue(Aio::builder());
+    queue[aio].submit(chain, 1).unwrap();
+}
+
 #[test]
 fn a_chain_runs_once() {
     let site = Site::new("hello");
@@ -384,7 +671,7 @@ fn a_cancelled_chain_closes_its_file_and_lets_the_next_one_go() {
         assert!(completion.was_cancelled());
         assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
         let chain = into_chain(*completion.op);
-        assert_eq!(outline(&chain), "dfc");
+        assert_eq!(outline(&chain), "df-0");
         assert_eq!(site.leaks(), 0);
         let sent = chain.sent(sent).unwrap().body;
         assert!(sent > 0 && sent < 2_000_000);

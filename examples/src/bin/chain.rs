@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use kevent_aio::{Aio, Chain, Header, Op, Open, Span};
+use kevent_aio::{Aio, Chain, Header, Op, Open, Span, Value};
 use kevent_core::Queue;
 
 fn main() -> io::Result<()> {
@@ -20,7 +20,7 @@ fn main() -> io::Result<()> {
     let file = chain.open(Open::new(path).read_only());
     let stat = chain.statx(file);
     // Of the first kilobyte, so that it fits into the socket: this example reads only afterwards.
-    let span = Span::from_stat(stat, |stat| 0..stat.size.min(1024));
+    let span = Span::new(0, Value::from(stat.size()).min(1024));
     let header = Header::from_stat(stat, |stat| format!("the file has {} bytes\n", stat.size));
     chain.sendfile(Arc::new(ours), file, span, header);
     // Also if a step before fails: a file is closed once, whatever happens.
@@ -33,7 +33,7 @@ fn main() -> io::Result<()> {
     let Some(completion) = queue.next() else { return Ok(()) };
     if let Op::Chain(chain) = &*completion.op {
         for step in chain.report() {
-            println!("{:?}: {:?}", step.kind, step.result);
+            println!("{}: {:?}", step.name, step.result);
         }
     }
     completion.result?;

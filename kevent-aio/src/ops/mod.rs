@@ -43,8 +43,11 @@ mod write;
 
 pub use accept::Accept;
 pub use advise::{Advice, Advise};
+#[cfg(feature = "transforms")]
+pub use chain::{Blake3, Crc32c, Gzip};
 pub use chain::{
-    Chain, Content, Data, Effect, Header, Opened, Span, StepId, StepKind, StepReport, StepResult,
+    Chain, CleanupReport, Condition, Content, Data, Effect, Header, Listing, Opened, Operand, Span,
+    StepId, StepReport, StepResult, Stop, StreamId, Transform, Value, Variable, When,
 };
 pub use close::Close;
 pub use connect::Connect;
@@ -102,6 +105,13 @@ macro_rules! operations {
         })*
 
         impl Op {
+            /// What the operation is called: the name of its type.
+            pub(crate) fn name(&self) -> &'static str {
+                match self {
+                    $(Op::$name(_) => stringify!($name),)*
+                }
+            }
+
             fn inner(&self) -> &dyn Operation {
                 match self {
                     $(Op::$name(op) => op,)*

@@ -65,6 +65,11 @@ impl Open {
         self
     }
 
+    /// The same, for an open that is used again.
+    pub(crate) fn start_at(&mut self, dir: Option<Fd>) {
+        self.dir = dir;
+    }
+
     /// For reading.
     #[must_use]
     pub fn read_only(self) -> Open {
@@ -88,6 +93,12 @@ impl Open {
     pub fn create(mut self, mode: u32) -> Open {
         self.how.mode = mode.into();
         self.flags(libc::O_CREAT)
+    }
+
+    /// Makes the file likewise; the error is EEXIST if there is one already.
+    #[must_use]
+    pub fn create_new(self, mode: u32) -> Open {
+        self.create(mode).flags(libc::O_EXCL)
     }
 
     /// Adds `O_*` flags.

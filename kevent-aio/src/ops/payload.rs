@@ -36,6 +36,15 @@ impl Payload {
         }
     }
 
+    /// The bytes for somebody who owns them; copied if they are shared.
+    pub(crate) fn into_vec(self) -> Vec<u8> {
+        match self.0 {
+            Kind::Owned(bytes) => bytes,
+            Kind::Shared(bytes) => bytes.to_vec(),
+            Kind::Static(bytes) => bytes.to_vec(),
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -52,6 +52,10 @@ pub struct Read {
     file: Fd,
     offset: u64,
     buffer: Filling,
+    /// How much the buffer held when what is counted began: see [`Read::go_further`].
+    counted: usize,
+    /// It has come to the end of the file.
+    ended: bool,
     /// The file turned out to have no places to read from.
     stream: bool,
     priority: Priority,
@@ -69,6 +73,8 @@ impl Read {
             file,
             offset,
             buffer: Filling::new(memory),
+            counted: 0,
+            ended: false,
             stream: false,
             priority: Priority::Normal,
             cold: false,
@@ -142,6 +148,16 @@ impl Read {
         &self.file
     }
 
+    /// Whether a read has found nothing more: what the buffer lacks, the file lacks.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// To be advanced again, after a short count: goes on behind what it has read, and counts from there.
+    pub(crate) fn go_further(&mut self) {
+        self.counted = self.buffer.as_slice().len();
+    }
+
     /// Where the next bytes are. `check` has seen that every offset fits.
     fn position(&self) -> i64 {
         if self.stream {
@@ -156,7 +172,7 @@ impl Read {
 
     /// What was read so far, if anything; whatever else happened will happen again to the next read.
     fn so_far(&self, otherwise: Outcome) -> Step {
-        match (self.buffer.as_slice().len(), otherwise) {
+        match (self.buffer.as_slice().len() - self.counted, otherwise) {
             (0, otherwise) => done(otherwise),
             (count, _) => Step::Done(Ok(count as u64)),
         }
@@ -177,7 +193,10 @@ impl Operation for Read {
             let room = self.buffer.room();
             let wanted = room.len();
             match file::read_now(self.file.as_fd(), room, position) {
-                Ok(0) => return self.so_far(Ok(0)),
+                Ok(0) => {
+                    self.ended = wanted > 0;
+                    return self.so_far(Ok(0));
+                }
                 Ok(count) => {
                     self.buffer.filled(count as usize);
                     // Less than wanted may be the end of the file, or of what is in memory. Asking
@@ -263,6 +282,7 @@ impl Operation for Read {
                 Step::Run
             }
             Ok(count) => {
+                self.ended = count == 0;
                 self.buffer.filled(count as usize);
                 self.so_far(Ok(count))
             }

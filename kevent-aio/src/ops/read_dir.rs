@@ -158,6 +158,13 @@ pub struct Entries<'a> {
     rest: &'a [u8],
 }
 
+impl Entries<'_> {
+    /// Of what [`ReadDir::into_buffer`] has given.
+    pub(crate) fn of(records: &[u8]) -> Entries<'_> {
+        Entries { rest: records }
+    }
+}
+
 /// One name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,42 +1,105 @@
 //! Chains: several operations, one submission, one completion.
 //!
-//! The steps are data. The chain is an operation that does whichever step it has come to, so it runs
-//! on every backend, and inline while nothing blocks.
+//! The steps are data: a small program, checked when it is submitted. The chain is an operation that does
+//! whichever step it has come to, so it runs on every backend, and inline while nothing blocks.
 
 use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::operation::Fd;
-use crate::ops::payload::Payload;
-use crate::ops::sendfile::{Sendfile, Sent};
-use crate::ops::{Open, Stat, check_range};
+use crate::ops::sendfile::Sent;
+use crate::ops::{Entries, Op, Stat};
 
+mod bind;
+mod check;
+mod flow;
+mod program;
 mod report;
 mod run;
+mod state;
+mod steps;
+mod transform;
+#[cfg(feature = "transforms")]
+mod transforms;
+mod values;
 mod whole;
-mod wiring;
 
-pub use report::{StepKind, StepReport, StepResult};
-pub use wiring::{Content, Data, Effect, Header, Opened, Span, StepId};
+pub use report::{CleanupReport, StepReport, StepResult};
+pub use steps::{Content, Header, Span, StreamId};
+pub use transform::Transform;
+#[cfg(feature = "transforms")]
+pub use transforms::{Blake3, Crc32c, Gzip};
+pub use values::{
+    Condition, Data, Effect, Listing, Opened, Operand, StepId, Stop, Value, Variable, When,
+};
 
-use run::Live;
-use wiring::Spec;
+use state::Run;
+use steps::Work;
+use transform::Stream;
 
 /// Steps that are done one after another: submitted together, completed together.
 ///
-/// Each function adds a step and gives a handle by which later steps name its result. The first step
-/// that fails ends the chain; the completion has its error, and the [report](Chain::report) says which
-/// it was and what became of each.
+/// Each function adds a step and gives a handle by which later steps name its result. Steps can be
+/// [repeated](Chain::repeat) and depend on [conditions](Chain::branch). The first step that fails
+/// ends the chain, unless it was said [otherwise](Chain::stop); the completion has its error, and the
+/// [report](Chain::report) says which it was and what became of each.
 ///
-/// A file that the chain has opened is closed exactly once, whatever happens: by its
-/// [close](Chain::close) step, by that step done to clean up when the chain ends early, or at the
-/// end when there is none. One that is to be [kept](Chain::keep) is handed over instead, also by a
-/// chain that failed.
+/// A chain is checked when it is submitted: a step that uses what may not be there, a file after it was
+/// closed, a loop without a way out. Then it is refused and given back, and has done nothing.
+///
+/// A file that the chain has opened is closed exactly once, whatever happens: by a
+/// [close](Chain::close) step, or at the end. One that is to be [kept](Chain::keep) is handed over
+/// instead, also by a chain that failed. Other things that are to be done at the end, or when the chain
+/// fails, are [deferred](Chain::defer).
 ///
 /// The result is the number of bytes moved: the sum over the steps that read, write and send. A chain
 /// that sends has its place among the transfers to that socket from its first step on.
+///
+/// A file is copied in pieces, by way of a temporary one, with a checksum of what was read:
+///
+/// ```
+/// # #[cfg(feature = "transforms")] {
+/// use kevent_aio::{Aio, Blake3, Chain, Op, Open, Rename, Stop, Unlink, When};
+/// use kevent_core::Queue;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let at = |name| dir.path().join(name);
+/// # std::fs::write(at("from"), "hello")?;
+/// let mut chain = Chain::new();
+/// let from = chain.open(Open::new(at("from")));
+/// let to = chain.open(Open::new(at("to.tmp")).write_only().create_new(0o600));
+/// chain.defer(Unlink::new(at("to.tmp")), When::Failed);
+/// let hash = chain.transform(Blake3::new());
+/// let position = chain.variable(0);
+/// chain.repeat(1_000_000, |chain| {
+///     let piece = chain.read(from, position, 128 * 1024);
+///     chain.stop(piece, Stop::Zero);
+///     chain.feed(hash, piece);
+///     let written = chain.write(to, position, piece);
+///     chain.add(position, written.count());
+/// });
+/// let digest = chain.finish(hash);
+/// chain.fsync(to);
+/// chain.close(to);
+/// chain.operation(Rename::new(at("to.tmp"), at("to")));
+///
+/// let mut queue = Queue::new()?;
+/// let aio = queue.attach(Aio::new()?, |completion| completion)?;
+/// queue[aio].submit(chain, 1)?;
+/// while queue.is_empty() {
+///     queue.wait(None)?;
+/// }
+/// let completion = queue.next().unwrap();
+/// assert_eq!(completion.result?, 5 + 5);
+/// let Op::Chain(chain) = *completion.op else { unreachable!() };
+/// assert_eq!(chain.data(digest).unwrap().len(), 32);
+/// assert_eq!(std::fs::read(at("to"))?, b"hello");
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// An answer goes out with a header that tells the length:
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -73,20 +136,19 @@ use wiring::Spec;
 pub struct Chain {
     number: u64,
     steps: Vec<StepState>,
+    variables: Vec<u64>,
+    /// `None` for one that is at work.
+    streams: Vec<Option<Stream>>,
     socket: Option<Fd>,
-    /// The first mistake that was made in building it.
-    mistake: Option<String>,
-    begun: bool,
-    /// The step to begin next; the end of `steps` once it only cleans up.
-    next: usize,
-    live: Option<Box<Live>>,
-    moved: u64,
-    failure: Option<io::Error>,
+    cold: bool,
+    /// Boxed, since the kernel may hold pointers into it while the chain is moved.
+    run: Box<Run>,
 }
 
 /// A step, with what it has given.
 struct StepState {
-    spec: Spec,
+    work: Work,
+    stop: Stop,
     report: StepReport,
     given: Given,
 }
@@ -103,8 +165,6 @@ enum Given {
 struct OpenFile {
     /// `None` before it is opened and after it has left: closed, or handed over.
     fd: Option<Arc<OwnedFd>>,
-    /// The step that closes it.
-    closer: Option<usize>,
     keep: bool,
 }
 
@@ -114,174 +174,18 @@ impl Default for Chain {
     }
 }
 
-/// Building.
 impl Chain {
     /// A chain without steps.
     #[must_use]
     pub fn new() -> Chain {
         Chain {
-            number: wiring::chain_number(),
+            number: values::chain_number(),
             steps: Vec::new(),
+            variables: Vec::new(),
+            streams: Vec::new(),
             socket: None,
-            mistake: None,
-            begun: false,
-            next: 0,
-            live: None,
-            moved: 0,
-            failure: None,
-        }
-    }
-
-    /// Opens a file.
-    pub fn open(&mut self, open: Open) -> StepId<Opened> {
-        let id = self.add(StepKind::Open, Spec::Open(Box::new(open)));
-        let file = OpenFile { fd: None, closer: None, keep: false };
-        if let Some(step) = self.steps.last_mut() {
-            step.given = Given::File(file);
-        }
-        id
-    }
-
-    /// Asks for the file's metadata.
-    pub fn statx(&mut self, file: StepId<Opened>) -> StepId<Stat> {
-        let file = self.use_file(file);
-        self.add(StepKind::Statx, Spec::Statx { file })
-    }
-
-    /// Reads `length` bytes, or as many as there are up to the end of the file.
-    pub fn read(&mut self, file: StepId<Opened>, offset: u64, length: usize) -> StepId<Data> {
-        let file = self.use_file(file);
-        self.check_range(offset, length as u64);
-        self.add(StepKind::Read, Spec::Read { file, offset, length })
-    }
-
-    /// Writes all of it: bytes, or what an earlier step has read.
-    pub fn write(
-        &mut self,
-        file: StepId<Opened>,
-        offset: u64,
-        content: impl Into<Content>,
-    ) -> StepId<Effect> {
-        let file = self.use_file(file);
-        let content = content.into();
-        match &content {
-            Content::Of(step) => self.use_step(*step),
-            Content::Bytes(bytes) => self.check_range(offset, bytes.len() as u64),
-        }
-        self.add(StepKind::Write, Spec::Write { file, offset, content })
-    }
-
-    /// Brings the file to stable storage.
-    pub fn fsync(&mut self, file: StepId<Opened>) -> StepId<Effect> {
-        let file = self.use_file(file);
-        self.add(StepKind::Fsync, Spec::Fsync { file })
-    }
-
-    /// Brings the file's data to stable storage.
-    pub fn fdatasync(&mut self, file: StepId<Opened>) -> StepId<Effect> {
-        let file = self.use_file(file);
-        self.add(StepKind::Fdatasync, Spec::Fdatasync { file })
-    }
-
-    /// Sets space aside for the range.
-    pub fn fallocate(&mut self, file: StepId<Opened>, offset: u64, length: u64) -> StepId<Effect> {
-        let file = self.use_file(file);
-        self.check_range(offset, length);
-        self.add(StepKind::Fallocate, Spec::Fallocate { file, offset, length })
-    }
-
-    /// Sends a header and a part of the file, as [`Sendfile`]. A file that is shorter than the part
-    /// fails the step, with `UnexpectedEof`: what a later step would send is not what the receiver
-    /// expects at that place.
-    ///
-    /// All that one chain sends goes to the same socket.
-    pub fn sendfile(
-        &mut self,
-        socket: Fd,
-        file: StepId<Opened>,
-        span: Span,
-        header: Header,
-    ) -> StepId<Sent> {
-        let file = self.use_file(file);
-        self.use_socket(&socket);
-        if let wiring::SpanKind::FromStat(stat, _) = &span.0 {
-            self.use_step(*stat);
-        }
-        if let wiring::HeaderKind::FromStat(stat, _) = &header.0 {
-            self.use_step(*stat);
-        }
-        self.add(StepKind::Sendfile, Spec::Sendfile { socket, file, span, header })
-    }
-
-    /// Sends bytes: what belongs between or behind files.
-    pub fn send(&mut self, socket: Fd, bytes: impl Into<Payload>) -> StepId<Sent> {
-        self.use_socket(&socket);
-        self.add(StepKind::Send, Spec::Send { socket, bytes: bytes.into() })
-    }
-
-    /// Closes the file. No step behind may use it.
-    pub fn close(&mut self, file: StepId<Opened>) -> StepId<Effect> {
-        let file = self.use_file(file);
-        let closer = self.steps.len();
-        if let Some(open) = self.open_file(file) {
-            open.closer = Some(closer);
-            if open.keep {
-                self.mistaken("closes a file that is to be kept");
-            }
-        }
-        self.add(StepKind::Close, Spec::Close { file })
-    }
-
-    /// Keeps the file open when the chain is over: [`take_file`](Chain::take_file) hands it over.
-    pub fn keep(&mut self, file: StepId<Opened>) {
-        let file = self.use_file(file);
-        if let Some(open) = self.open_file(file) {
-            open.keep = true;
-        }
-    }
-
-    fn add<T>(&mut self, kind: StepKind, spec: Spec) -> StepId<T> {
-        self.steps.push(StepState { spec, report: StepReport::new(kind), given: Given::Nothing });
-        StepId::new(self.number, self.steps.len() - 1)
-    }
-
-    /// The first mistake is the one that is told: others follow from it.
-    fn mistaken(&mut self, what: &str) {
-        let step = self.steps.len();
-        self.mistake.get_or_insert_with(|| format!("step {step} of the chain {what}"));
-    }
-
-    fn use_step<T>(&mut self, step: StepId<T>) {
-        if step.chain != self.number {
-            self.mistaken("uses a step of another chain");
-        }
-    }
-
-    fn use_file(&mut self, file: StepId<Opened>) -> usize {
-        self.use_step(file);
-        if self.open_file(file.index).is_some_and(|file| file.closer.is_some()) {
-            self.mistaken("uses a file after the step that closes it");
-        }
-        file.index
-    }
-
-    fn use_socket(&mut self, socket: &Fd) {
-        let first = self.socket.get_or_insert_with(|| Arc::clone(socket));
-        if first.as_fd().as_raw_fd() != socket.as_fd().as_raw_fd() {
-            self.mistaken("sends to another socket than the steps before: make it another chain");
-        }
-    }
-
-    fn check_range(&mut self, offset: u64, length: u64) {
-        if let Err(error) = check_range(offset, length) {
-            self.mistaken(&format!("has a bad range: {error}"));
-        }
-    }
-
-    fn open_file(&mut self, step: usize) -> Option<&mut OpenFile> {
-        match &mut self.steps.get_mut(step)?.given {
-            Given::File(file) => Some(file),
-            _ => None,
+            cold: false,
+            run: Box::default(),
         }
     }
 }
@@ -293,19 +197,24 @@ impl Chain {
         self.steps.iter().map(|step| &step.report)
     }
 
-    /// The step that failed first, or at which the chain was cancelled: its place, and what became of
-    /// it.
+    /// The clean-ups that were done, in their order: files that no step has closed, and what was
+    /// [deferred](Chain::defer).
+    pub fn cleanups(&self) -> impl ExactSizeIterator<Item = &CleanupReport> {
+        self.run.cleaned.iter()
+    }
+
+    /// The step that ended the chain by its failure, or at which it was cancelled: its place, and what
+    /// became of it. `None` also for a chain that was cancelled between two steps, or before the first.
     #[must_use]
     pub fn failed(&self) -> Option<(usize, &StepReport)> {
-        let failed =
-            |report: &StepReport| !report.cleanup && matches!(report.result, StepResult::Failed(_));
-        self.report().enumerate().find(|(_, report)| failed(report))
+        let step = self.run.failed?;
+        Some((step, &self.steps.get(step)?.report))
     }
 
     /// The bytes that its steps have moved, also when it failed.
     #[must_use]
     pub fn moved(&self) -> u64 {
-        self.moved
+        self.run.moved
     }
 
     /// What that step has found, if it came to it.
@@ -317,7 +226,7 @@ impl Chain {
         }
     }
 
-    /// What that step has read, if it came to it.
+    /// What that step has read, or made, when it ran last.
     #[must_use]
     pub fn data(&self, step: StepId<Data>) -> Option<&[u8]> {
         match self.given(step)? {
@@ -326,7 +235,24 @@ impl Chain {
         }
     }
 
-    /// What that step has sent, if it came to it; also when it failed.
+    /// The entries that that step has found when it ran last.
+    #[must_use]
+    pub fn entries(&self, step: StepId<Listing>) -> Option<Entries<'_>> {
+        match self.given(step)? {
+            Given::Data(records) => Some(Entries::of(records)),
+            _ => None,
+        }
+    }
+
+    /// What that step has read, or made, to own it.
+    pub fn take_data(&mut self, step: StepId<Data>) -> Option<Vec<u8>> {
+        match self.given_mut(step)? {
+            Given::Data(data) => Some(std::mem::take(data)),
+            _ => None,
+        }
+    }
+
+    /// What that step has sent when it ran last; also when it failed.
     #[must_use]
     pub fn sent(&self, step: StepId<Sent>) -> Option<Sent> {
         match self.given(step)? {
@@ -335,18 +261,65 @@ impl Chain {
         }
     }
 
+    /// What a variable is now.
+    #[must_use]
+    pub fn number(&self, variable: Variable) -> Option<u64> {
+        let own = Some(variable.0).filter(|variable| variable.chain == self.number)?;
+        self.variables.get(own.index).copied()
+    }
+
     /// The file that was to be [kept](Chain::keep), once, if it was opened.
     pub fn take_file(&mut self, step: StepId<Opened>) -> Option<OwnedFd> {
-        if step.chain != self.number {
-            return None;
+        match self.given_mut(step)? {
+            Given::File(file) if file.keep => file.fd.take().and_then(Arc::into_inner),
+            _ => None,
         }
-        let fd = self.open_file(step.index).filter(|file| file.keep)?.fd.take()?;
-        Arc::into_inner(fd)
+    }
+
+    /// The [operation](Chain::operation) of that step, once.
+    pub fn take_op(&mut self, step: StepId<Effect>) -> Option<Op> {
+        let own = self.steps.get_mut(step.index).filter(|_| step.chain == self.number)?;
+        match &mut own.work {
+            Work::Whole { op, .. } | Work::Defer { op, .. } => op.take().map(|op| *op),
+            _ => None,
+        }
     }
 
     fn given<T>(&self, step: StepId<T>) -> Option<&Given> {
         let own = self.steps.get(step.index).filter(|_| step.chain == self.number)?;
         Some(&own.given)
+    }
+
+    fn given_mut<T>(&mut self, step: StepId<T>) -> Option<&mut Given> {
+        let own = self.steps.get_mut(step.index).filter(|_| step.chain == self.number)?;
+        Some(&mut own.given)
+    }
+
+    fn open_file(&mut self, step: usize) -> Option<&mut OpenFile> {
+        match &mut self.steps.get_mut(step)?.given {
+            Given::File(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Whether the file of that step is not to be closed.
+    fn keeps(&self, step: usize) -> bool {
+        let given = self.steps.get(step).map(|step| &step.given);
+        matches!(given, Some(Given::File(file)) if file.keep)
+    }
+
+    /// The bytes that a step has given.
+    fn bytes(&self, step: usize) -> &[u8] {
+        match self.steps.get(step).map(|step| &step.given) {
+            Some(Given::Data(data)) => data,
+            _ => &[],
+        }
+    }
+}
+
+impl StepState {
+    fn opens(&self) -> bool {
+        matches!(self.given, Given::File(_))
     }
 }
 
@@ -355,7 +328,8 @@ impl fmt::Debug for Chain {
         let steps: Vec<&StepReport> = self.report().collect();
         f.debug_struct("Chain")
             .field("steps", &steps)
-            .field("moved", &self.moved)
+            .field("cleanups", &self.run.cleaned)
+            .field("moved", &self.run.moved)
             .finish_non_exhaustive()
     }
 }

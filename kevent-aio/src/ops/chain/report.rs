@@ -6,29 +6,14 @@ use std::io;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepReport {
-    /// What the step was to do.
-    pub kind: StepKind,
-    /// What became of it.
+    /// What the step was to do: the name of the operation, or `Loop`, `Branch`, `Set` and so on.
+    pub name: &'static str,
+    /// How often it ran; of a loop, how many rounds it was begun for.
+    pub runs: u64,
+    /// The bytes that it moved in all its runs, if it reads, writes or sends.
+    pub moved: u64,
+    /// What became of it when it ran last.
     pub result: StepResult,
-    /// It was done to clean up, after another step had failed or the chain had been cancelled.
-    pub cleanup: bool,
-}
-
-/// What a step of a chain does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)] // Named after the functions of `Chain` that add them.
-pub enum StepKind {
-    Open,
-    Statx,
-    Read,
-    Write,
-    Fsync,
-    Fdatasync,
-    Fallocate,
-    Sendfile,
-    Send,
-    Close,
 }
 
 /// What became of a step of a chain.
@@ -36,20 +21,40 @@ pub enum StepKind {
 pub enum StepResult {
     /// The chain has not come to it.
     NotRun,
-    /// It succeeded. The number is the bytes that it moved; 0 for those that move none.
+    /// It succeeded, and counted that: see [`StepId::count`](crate::StepId::count).
     Done(u64),
-    /// It failed, or was cancelled. That ended the chain, unless it was done to clean up.
+    /// It failed, or was cancelled. That ended the chain, unless the step [never](crate::Stop::Never) does.
     Failed(io::Error),
 }
 
+/// A clean-up that was done.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CleanupReport {
+    /// The step it belongs to: the one that opened the file which was closed, or that which
+    /// [deferred](crate::Chain::defer) the operation.
+    pub step: usize,
+    /// How it went. It fails no chain.
+    pub result: io::Result<u64>,
+}
+
 impl StepReport {
-    pub(super) fn new(kind: StepKind) -> StepReport {
-        StepReport { kind, result: StepResult::NotRun, cleanup: false }
+    pub(super) fn new(name: &'static str) -> StepReport {
+        StepReport { name, runs: 0, moved: 0, result: StepResult::NotRun }
+    }
+}
+
+impl StepResult {
+    pub(super) fn of(result: &io::Result<u64>) -> StepResult {
+        match result {
+            Ok(count) => StepResult::Done(*count),
+            Err(error) => StepResult::Failed(again(error)),
+        }
     }
 }
 
 /// The same error once more: for the report, and for the completion.
-pub(super) fn again(error: &io::Error) -> io::Error {
+fn again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),

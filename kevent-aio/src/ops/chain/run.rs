@@ -6,103 +6,66 @@ use std::sync::Arc;
 
 use io_uring::squeue::Entry;
 
-use super::report::{StepResult, again};
-use super::whole::{ReadWhole, WriteWhole};
-use super::wiring::{Content, Header, HeaderKind, Span, SpanKind, Spec, StepId};
+use super::bind::Doing;
+use super::check::check;
+use super::report::{CleanupReport, StepResult};
+use super::state::Live;
+use super::steps::Work;
+use super::transform::{Lent, Transforming};
+use super::values::Stop;
 use super::{Chain, Given};
-use crate::operation::{Fd, Operation, Outcome, Step};
-use crate::ops::payload::Payload;
+use crate::operation::{Operation, Outcome, Step};
 use crate::ops::sendfile::{End, Sendfile};
-use crate::ops::{Close, Fallocate, Fdatasync, Fsync, Open, Stat, Statx};
+use crate::ops::{Close, Op, window};
 
-/// What is being done, and for which step.
-pub(super) struct Live {
-    doing: Doing,
-    /// `None` for closing a file that no step closes.
-    step: Option<usize>,
-    cleanup: bool,
-}
-
-/// The operation of a step.
-enum Doing {
-    Open(Box<Open>),
-    Statx(Statx),
-    Read(ReadWhole),
-    Write(WriteWhole),
-    Fsync(Fsync),
-    Fdatasync(Fdatasync),
-    Fallocate(Fallocate),
-    Send(Sendfile),
-    /// Of the file which that step has opened.
-    Close(Close, usize),
-}
-
-impl Doing {
-    fn operation(&mut self) -> &mut dyn Operation {
-        match self {
-            Doing::Open(op) => op.as_mut(),
-            Doing::Statx(op) => op,
-            Doing::Read(op) => op,
-            Doing::Write(op) => op,
-            Doing::Fsync(op) => op,
-            Doing::Fdatasync(op) => op,
-            Doing::Fallocate(op) => op,
-            Doing::Send(op) => op,
-            Doing::Close(op, _) => op,
-        }
-    }
-}
+/// So many steps that don't block are done in a row; others are to have their turn.
+const STEPS_IN_A_ROW: u32 = 64;
 
 impl Operation for Chain {
     fn check(&self) -> io::Result<()> {
-        let refuse = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        if self.begun {
-            return refuse("a chain runs once: build another");
+        let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        if self.run.begun {
+            return refuse("a chain runs once: build another".to_owned());
         }
-        if let Some(mistake) = &self.mistake {
-            return refuse(mistake);
-        }
-        self.steps.iter().try_for_each(|step| match &step.spec {
-            Spec::Open(open) => open.check(),
-            _ => Ok(()),
-        })
+        check(self).or_else(refuse)
     }
 
     fn advance(&mut self) -> Step {
-        if !self.begun {
-            if let Err(error) = self.check() {
-                return Step::Done(Err(error));
-            }
-            self.begun = true;
-        }
-        let step = match &mut self.live {
-            Some(live) => Some(live.doing.operation().advance()),
+        self.run.begun = true;
+        let step = match &mut self.run.live {
+            Some(live) => Some(live.doing.advance()),
             None => self.begin(),
         };
         self.follow(step)
     }
 
     fn encode(&mut self) -> Option<Entry> {
-        self.live.as_mut()?.doing.operation().encode()
+        self.run.live.as_mut()?.doing.encode()
     }
 
     fn run(&mut self) -> Outcome {
-        self.live.as_mut().map_or(Ok(0), |live| live.doing.operation().run())
+        self.run.live.as_mut().map_or(Ok(0), |live| live.doing.run())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
-        let step = self.live.as_mut().map(|live| live.doing.operation().complete(outcome));
+        let step = self.run.live.as_mut().map(|live| live.doing.complete(outcome));
         self.follow(step)
     }
 
     fn abort(&mut self, reason: io::Error) -> Step {
-        self.begun = true;
-        let step = match &mut self.live {
-            // Already cleaning up, and nothing but that is left to be done.
+        self.run.begun = true;
+        let step = match &mut self.run.live {
+            // Nothing but that is left to be done, and it is not given up.
             Some(live) if live.cleanup => return Step::Run,
-            Some(live) => Some(live.doing.operation().abort(reason)),
+            Some(live) => {
+                self.run.ending = true;
+                Some(live.doing.abort(reason))
+            }
             None => {
-                self.failure.get_or_insert(reason);
+                if !self.run.ending {
+                    self.run.ending = true;
+                    self.run.failure = Some(reason);
+                }
                 self.begin()
             }
         };
@@ -115,14 +78,24 @@ impl Operation for Chain {
 }
 
 impl Chain {
-    /// Does step after step, as long as none has to wait.
+    /// Whether what a backend is given now answers with a count of bytes.
+    pub(crate) fn counts_bytes(&self) -> bool {
+        self.run.live.as_ref().is_some_and(|live| live.doing.counts_bytes())
+    }
+
+    /// Does step after step, as long as none has to wait and it is this chain's turn.
     fn follow(&mut self, mut step: Option<Step>) -> Step {
+        let (mut steps, moved) = (0, self.run.moved);
         loop {
             match step {
-                None => return Step::Done(self.failure.take().map_or(Ok(self.moved), Err)),
+                None => return self.over(),
                 Some(Step::Done(result)) => {
-                    if let Some(live) = self.live.take() {
-                        self.end(*live, result);
+                    if let Some(live) = self.run.live.take() {
+                        self.end(live, result);
+                    }
+                    steps += 1;
+                    if steps >= STEPS_IN_A_ROW || self.run.moved - moved >= window::TURN {
+                        return Step::Again;
                     }
                     step = self.begin();
                 }
@@ -131,173 +104,154 @@ impl Chain {
         }
     }
 
+    /// The end of the whole chain.
+    fn over(&mut self) -> Step {
+        Step::Done(self.run.failure.take().map_or(Ok(self.run.moved), Err))
+    }
+
     /// Begins the next step or, when there is none or one has failed, the next clean-up. `None` when
     /// nothing is left to be done.
     fn begin(&mut self) -> Option<Step> {
-        let step = self.next;
-        let live = if self.failure.is_none() && step < self.steps.len() {
-            self.next += 1;
-            match self.bind(step) {
-                Ok(doing) => Live { doing, step: Some(step), cleanup: false },
-                Err(error) => {
-                    self.note(Some(step), false, Err(error));
-                    self.clean_up()?
-                }
-            }
-        } else {
-            self.clean_up()?
-        };
-        Some(self.live.insert(Box::new(live)).doing.operation().advance())
+        if let Some(at) = self.next_step() {
+            return Some(self.begin_step(at));
+        }
+        let live = self.next_cleanup()?;
+        Some(self.run.live.insert(live).doing.advance())
     }
 
-    /// The closing of a file that is still open and not to be kept.
-    fn clean_up(&mut self) -> Option<Live> {
-        let (file, closer) = self.steps.iter().enumerate().find_map(|(index, step)| {
-            let Given::File(file) = &step.given else { return None };
-            (file.fd.is_some() && !file.keep).then_some((index, file.closer))
-        })?;
-        let doing = self.closing(file).ok()?;
-        Some(Live { doing, step: closer, cleanup: true })
+    fn begin_step(&mut self, at: usize) -> Step {
+        self.steps[at].report.runs += 1;
+        if let Some(result) = self.control(at) {
+            self.note(at, result);
+            return Step::Done(Ok(0));
+        }
+        match self.bind(at) {
+            Ok(doing) => {
+                let live = self.run.live.insert(Live { doing, step: at, cleanup: false });
+                live.doing.check().map_or_else(|e| Step::Done(Err(e)), |()| live.doing.advance())
+            }
+            Err(error) => {
+                self.note(at, Err(error));
+                Step::Done(Ok(0))
+            }
+        }
     }
 
     /// What an operation has come to: keeps what it gives, and how it went.
-    fn end(&mut self, live: Live, mut result: io::Result<u64>) {
-        let mut given = None;
-        match live.doing {
-            Doing::Open(mut open) => {
-                let file = live.step.and_then(|step| self.open_file(step));
-                if let (Some(file), Some(fd)) = (file, open.take()) {
-                    file.fd = Some(Arc::new(fd));
+    fn end(&mut self, live: Live, result: io::Result<u64>) {
+        let Live { doing, step, cleanup } = live;
+        if cleanup {
+            self.run.cleaned.push(CleanupReport { step, result });
+            return;
+        }
+        let result = self.settle(step, doing, result);
+        self.note(step, result);
+    }
+
+    /// Keeps what an operation gives; what was lent to it goes back. Says how it went.
+    fn settle(&mut self, at: usize, doing: Doing, result: io::Result<u64>) -> io::Result<u64> {
+        match doing {
+            Doing::Whole(op) => self.take_back(at, op),
+            Doing::Made(Op::Statx(statx)) => {
+                if let Some(stat) = statx.stat() {
+                    self.give(at, Given::Stat(stat));
                 }
             }
-            Doing::Statx(statx) => given = statx.stat().map(Given::Stat),
+            Doing::Made(Op::Sendfile(send)) => {
+                self.add_moved(at, send.sent().total());
+                self.give(at, Given::Sent(send.sent()));
+                return self.sent_all(at, &send, result);
+            }
+            Doing::Made(Op::CopyRange(copy)) => self.add_moved(at, copy.copied()),
+            Doing::Made(Op::ReadDir(read)) => self.give(at, Given::Data(read.into_buffer())),
+            Doing::Made(_) => {}
             Doing::Read(read) => {
                 let data = read.into_data();
-                self.moved += data.len() as u64;
-                given = Some(Given::Data(data));
+                self.add_moved(at, data.len() as u64);
+                self.give(at, Given::Data(data));
             }
-            Doing::Write(write) => self.moved += write.written(),
-            Doing::Send(send) => {
-                self.moved += send.sent().total();
-                given = Some(Given::Sent(send.sent()));
-                if send.end() == Some(End::FileEnded) {
-                    let text = "the file ended before the range did";
-                    result = Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            Doing::Write(write, from) => {
+                self.add_moved(at, write.written());
+                self.give(from, Given::Data(write.into_bytes()));
+            }
+            Doing::Transform(transforming, stream) => {
+                let Transforming { stream: taken, input, output, .. } = transforming;
+                self.streams[stream] = Some(taken);
+                if let Some(Lent { step, bytes }) = input {
+                    self.give(step, Given::Data(bytes));
                 }
+                self.give(at, Given::Data(output));
             }
-            Doing::Close(mut close, step) => {
-                // Cancelled before it was closed: that is left to the clean-up. If even that could
-                // not close it, `close` does so when it is dropped here.
-                if let (false, Some(file)) = (live.cleanup, self.open_file(step)) {
-                    file.fd = close.take().map(Arc::new);
-                }
-            }
-            Doing::Fsync(_) | Doing::Fdatasync(_) | Doing::Fallocate(_) => {}
+            Doing::Close(close, file) => self.closed(close, file),
         }
-        if let (Some(given), Some(step)) = (given, live.step) {
-            self.steps[step].given = given;
+        result
+    }
+
+    fn add_moved(&mut self, at: usize, bytes: u64) {
+        self.steps[at].report.moved += bytes;
+        self.run.moved += bytes;
+    }
+
+    /// An operation that a step owns is over.
+    fn take_back(&mut self, at: usize, mut op: Box<Op>) {
+        if let Op::Open(open) = op.as_mut() {
+            if let (Some(file), Some(fd)) = (self.open_file(at), open.take()) {
+                file.fd = Some(Arc::new(fd));
+                self.run.pending.push(at);
+            }
         }
-        self.note(live.step, live.cleanup, result);
+        self.own(at, op);
     }
 
-    /// Writes into the report how a step went. Its failure is that of the chain, unless it was to clean
-    /// up.
-    fn note(&mut self, step: Option<usize>, cleanup: bool, result: io::Result<u64>) {
-        let result = match result {
-            Ok(count) => StepResult::Done(count),
-            Err(error) => {
-                let told = again(&error);
-                if !cleanup {
-                    self.failure.get_or_insert(error);
-                }
-                StepResult::Failed(told)
-            }
-        };
-        let Some(report) = step.map(|step| &mut self.steps[step].report) else {
-            return;
-        };
-        // A close step that was cancelled stays the step that failed.
-        if let StepResult::NotRun = report.result {
-            report.cleanup = cleanup;
-            report.result = result;
+    fn closed(&mut self, mut close: Close, file: usize) {
+        let fd = close.take().map(Arc::new);
+        // Cancelled before it was closed: that is left to the clean-up.
+        if fd.is_none() {
+            self.run.pending.retain(|pending| *pending != file);
         }
-    }
-}
-
-/// Making the operation of a step out of what the steps before have given.
-impl Chain {
-    fn bind(&mut self, step: usize) -> io::Result<Doing> {
-        Ok(match std::mem::replace(&mut self.steps[step].spec, Spec::Begun) {
-            Spec::Open(open) => Doing::Open(open),
-            Spec::Statx { file } => Doing::Statx(Statx::of(self.file(file)?)),
-            Spec::Read { file, offset, length } => {
-                Doing::Read(ReadWhole::new(self.file(file)?, offset, length))
-            }
-            Spec::Write { file, offset, content } => {
-                let content = self.content(content)?;
-                let write = WriteWhole::new(self.file(file)?, offset, content);
-                write.check()?;
-                Doing::Write(write)
-            }
-            Spec::Fsync { file } => Doing::Fsync(Fsync::new(self.file(file)?)),
-            Spec::Fdatasync { file } => Doing::Fdatasync(Fdatasync::new(self.file(file)?)),
-            Spec::Fallocate { file, offset, length } => {
-                Doing::Fallocate(Fallocate::new(self.file(file)?, offset, length))
-            }
-            Spec::Sendfile { socket, file, span, header } => {
-                let ((offset, length), header) = (self.span(span)?, self.header(header)?);
-                let send = Sendfile::new(socket, self.file(file)?, offset, length).header(header);
-                send.check()?;
-                Doing::Send(send)
-            }
-            Spec::Send { socket, bytes } => Doing::Send(Sendfile::bytes(socket, bytes)),
-            Spec::Close { file } => self.closing(file)?,
-            Spec::Begun => return Err(missing()),
-        })
-    }
-
-    fn file(&mut self, step: usize) -> io::Result<Fd> {
-        let file = self.open_file(step).and_then(|file| file.fd.clone()).ok_or_else(missing)?;
-        Ok(file)
-    }
-
-    /// Takes the file from its step. Nobody shares it any more: the operations that did were dropped
-    /// when their steps ended.
-    fn closing(&mut self, step: usize) -> io::Result<Doing> {
-        let fd = self.open_file(step).and_then(|file| file.fd.take()).and_then(Arc::into_inner);
-        Ok(Doing::Close(Close::new(fd.ok_or_else(missing)?), step))
-    }
-
-    fn span(&self, span: Span) -> io::Result<(u64, u64)> {
-        Ok(match span.0 {
-            SpanKind::Known { offset, length } => (offset, length),
-            SpanKind::FromStat(stat, choose) => {
-                let range = choose(&self.found(stat)?);
-                (range.start, range.end.saturating_sub(range.start))
-            }
-        })
-    }
-
-    fn header(&self, header: Header) -> io::Result<Payload> {
-        Ok(match header.0 {
-            HeaderKind::Known(bytes) => bytes,
-            HeaderKind::FromStat(stat, write) => write(&self.found(stat)?),
-        })
-    }
-
-    fn content(&self, content: Content) -> io::Result<Vec<u8>> {
-        match content {
-            Content::Bytes(bytes) => Ok(bytes),
-            Content::Of(step) => self.data(step).map(<[u8]>::to_vec).ok_or_else(missing),
+        if let Some(file) = self.open_file(file) {
+            file.fd = fd;
         }
     }
 
-    fn found(&self, step: StepId<Stat>) -> io::Result<Stat> {
-        self.stat(step).ok_or_else(missing)
+    /// A file that ended before its range did is a failure, unless the step stops at that.
+    fn sent_all(&self, at: usize, send: &Sendfile, result: io::Result<u64>) -> io::Result<u64> {
+        if send.end() != Some(End::FileEnded) || self.steps[at].stop == Stop::Short {
+            return result;
+        }
+        let text = "the file ended before the range did";
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
     }
-}
 
-/// No chain that `check` has passed comes to this: a step runs when all before it have succeeded.
-fn missing() -> io::Error {
-    io::Error::other("a step of the chain lacks what an earlier one was to give")
+    /// Writes into the report how a step went, and draws the consequences.
+    pub(super) fn note(&mut self, at: usize, result: io::Result<u64>) {
+        let stop = self.steps[at].stop;
+        self.steps[at].report.result = StepResult::of(&result);
+        match result {
+            // A chain that is to end ends here, also at a step that never stops.
+            Err(error) if stop != Stop::Never || self.run.ending => {
+                self.run.ending = true;
+                self.run.failed = Some(at);
+                self.run.failure = Some(error);
+            }
+            Ok(count) if self.stops(at, count) => self.leave(),
+            _ => {}
+        }
+    }
+
+    /// Whether the count makes the step the last of its loop.
+    fn stops(&self, at: usize, count: u64) -> bool {
+        let step = &self.steps[at];
+        match (step.stop, &step.work) {
+            (Stop::Zero, _) => count == 0,
+            (Stop::Short, Work::Read { length, .. } | Work::Between { length, .. }) => {
+                count < self.value(length)
+            }
+            (Stop::Short, Work::Sendfile { span, .. }) => {
+                let Given::Sent(sent) = &step.given else { return false };
+                sent.body < self.value(&span.length)
+            }
+            _ => false,
+        }
+    }
 }

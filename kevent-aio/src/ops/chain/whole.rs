@@ -10,42 +10,52 @@ use crate::ops::{Read, Write};
 
 /// Reads up to a length or the end of the file.
 pub(super) struct ReadWhole {
-    file: Fd,
-    offset: u64,
     length: usize,
-    /// What the reads before the present one have brought.
-    data: Vec<u8>,
     read: Read,
 }
 
 impl ReadWhole {
-    pub(super) fn new(file: Fd, offset: u64, length: usize) -> ReadWhole {
-        let read = Read::new(Arc::clone(&file), offset, Vec::new()).up_to(length);
-        ReadWhole { file, offset, length, data: Vec::new(), read }
+    /// Reads into `buffer`, whose content is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: the length may come from a file's metadata, which is not to end the program.
+    pub(super) fn new(
+        file: Fd,
+        offset: u64,
+        length: u64,
+        mut buffer: Vec<u8>,
+    ) -> io::Result<ReadWhole> {
+        buffer.clear();
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if buffer.try_reserve_exact(length).is_err() {
+            let text = format!("there is no memory to read {length} bytes at once into");
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+        }
+        let read = Read::new(file, offset, buffer).up_to(length);
+        read.check()?;
+        Ok(ReadWhole { length, read })
+    }
+
+    /// Does not look into the page cache first.
+    pub(super) fn cold(self) -> ReadWhole {
+        ReadWhole { read: self.read.cold(), ..self }
     }
 
     pub(super) fn into_data(self) -> Vec<u8> {
-        self.data
+        self.read.into_buffer()
     }
 
     fn follow(&mut self, mut step: Step) -> Step {
         loop {
-            let count = match step {
-                Step::Done(Ok(count)) => count,
-                other => return other,
-            };
-            if self.data.is_empty() {
-                let blank = Read::new(Arc::clone(&self.file), self.offset, Vec::new());
-                self.data = std::mem::replace(&mut self.read, blank).into_buffer();
-            } else {
-                self.data.extend_from_slice(self.read.data());
+            if !matches!(step, Step::Done(Ok(_))) {
+                return step;
             }
-            if count == 0 || self.data.len() >= self.length {
-                return Step::Done(Ok(self.data.len() as u64));
+            let length = self.read.data().len();
+            if self.read.has_ended() || length >= self.length {
+                return Step::Done(Ok(length as u64));
             }
-            let offset = self.offset + self.data.len() as u64;
-            let left = self.length - self.data.len();
-            self.read = Read::new(Arc::clone(&self.file), offset, Vec::new()).up_to(left);
+            self.read.go_further();
             step = self.read.advance();
         }
     }
@@ -82,17 +92,24 @@ pub(super) struct WriteWhole {
     written: u64,
     length: u64,
     write: Write,
+    /// What is to be written, once a short count made `write` one of a part of it.
+    whole: Option<Vec<u8>>,
 }
 
 impl WriteWhole {
     pub(super) fn new(file: Fd, offset: u64, bytes: Vec<u8>) -> WriteWhole {
         let length = bytes.len() as u64;
         let write = Write::new(Arc::clone(&file), offset, bytes);
-        WriteWhole { file, offset, written: 0, length, write }
+        WriteWhole { file, offset, written: 0, length, write, whole: None }
     }
 
     pub(super) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// The bytes, all of them.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.whole.unwrap_or_else(|| self.write.into_buffer())
     }
 
     fn follow(&mut self, step: Step) -> Step {
@@ -108,10 +125,11 @@ impl WriteWhole {
             return Step::Done(Err(io::ErrorKind::WriteZero.into()));
         }
         let blank = Write::new(Arc::clone(&self.file), self.offset, Vec::new());
-        let mut bytes = std::mem::replace(&mut self.write, blank).into_buffer();
-        // A short count is rare, so what is left may be moved to the front.
-        bytes.drain(..bytes.len().min(count as usize));
-        self.write = Write::new(Arc::clone(&self.file), self.offset + self.written, bytes);
+        let write = std::mem::replace(&mut self.write, blank);
+        let whole = self.whole.get_or_insert_with(|| write.into_buffer());
+        // A short count is rare, so what is left may be copied.
+        let left = whole.get(self.written as usize..).unwrap_or_default().to_vec();
+        self.write = Write::new(Arc::clone(&self.file), self.offset + self.written, left);
         self.write.advance()
     }
 }
@@ -122,6 +140,10 @@ impl Operation for WriteWhole {
     }
 
     fn advance(&mut self) -> Step {
+        if self.length == 0 {
+            // Nothing to write is nothing to ask the kernel for.
+            return Step::Done(Ok(0));
+        }
         let step = self.write.advance();
         self.follow(step)
     }

@@ -1,0 +1,248 @@
+//! Making the operation of a step out of what the steps before have given.
+//!
+//! Bytes are lent: they move from the step that has given them into the operation, and back when that is
+//! over.
+
+use std::io;
+
+use io_uring::squeue::Entry;
+
+use super::report::StepResult;
+use super::steps::{ContentKind, Header, HeaderKind, Work};
+use super::transform::{Lent, Transforming};
+use super::values::{Condition, Operand, Reference, Source, Test, Value};
+use super::whole::{ReadWhole, WriteWhole};
+use super::{Chain, Given};
+use crate::operation::{Fd, Operation, Outcome, Step};
+use crate::ops::payload::Payload;
+use crate::ops::sendfile::Sendfile;
+use crate::ops::{Close, Op, Stat};
+
+/// The operation of a step.
+pub(super) enum Doing {
+    /// One that the step owns.
+    Whole(Box<Op>),
+    /// One that was made for this run.
+    Made(Op),
+    Read(ReadWhole),
+    /// Of bytes that a step has lent.
+    Write(WriteWhole, usize),
+    /// By a stream.
+    Transform(Transforming, usize),
+    /// Of the file that a step has opened.
+    Close(Close, usize),
+}
+
+impl Doing {
+    fn inner(&self) -> &dyn Operation {
+        match self {
+            Doing::Whole(op) => op.as_ref(),
+            Doing::Made(op) => op,
+            Doing::Read(op) => op,
+            Doing::Write(op, _) => op,
+            Doing::Transform(op, _) => op,
+            Doing::Close(op, _) => op,
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Operation {
+        match self {
+            Doing::Whole(op) => op.as_mut(),
+            Doing::Made(op) => op,
+            Doing::Read(op) => op,
+            Doing::Write(op, _) => op,
+            Doing::Transform(op, _) => op,
+            Doing::Close(op, _) => op,
+        }
+    }
+
+    /// Whether it answers with a count of bytes, which may be shorter than what was asked for.
+    pub(super) fn counts_bytes(&self) -> bool {
+        matches!(self, Doing::Read(_) | Doing::Write(..))
+    }
+}
+
+impl Operation for Doing {
+    fn check(&self) -> io::Result<()> {
+        self.inner().check()
+    }
+
+    fn advance(&mut self) -> Step {
+        self.inner_mut().advance()
+    }
+
+    fn encode(&mut self) -> Option<Entry> {
+        self.inner_mut().encode()
+    }
+
+    fn run(&mut self) -> Outcome {
+        self.inner_mut().run()
+    }
+
+    fn complete(&mut self, outcome: Outcome) -> Step {
+        self.inner_mut().complete(outcome)
+    }
+
+    fn abort(&mut self, reason: io::Error) -> Step {
+        self.inner_mut().abort(reason)
+    }
+}
+
+impl Chain {
+    /// The operation of a step that has one.
+    pub(super) fn bind(&mut self, at: usize) -> io::Result<Doing> {
+        let step = self.steps.get(at).ok_or_else(missing)?;
+        Ok(match &step.work {
+            Work::OnFile { file, make } => Doing::Made(make(self.file(*file)?)),
+            Work::OnRange { file, offset, length, make } => {
+                Doing::Made(make(self.file(*file)?, self.value(offset), self.value(length)))
+            }
+            Work::Between { files: [from, to], offsets, length, make } => {
+                let files = [self.file(*from)?, self.file(*to)?];
+                let offsets = [self.value(&offsets[0]), self.value(&offsets[1])];
+                Doing::Made(make(files, offsets, self.value(length)))
+            }
+            Work::Read { file, offset, length } => {
+                let (file, offset) = (self.file(*file)?, self.value(offset));
+                let length = self.value(length);
+                let read = ReadWhole::new(file, offset, length, self.lend(at))?;
+                Doing::Read(if self.cold { read.cold() } else { read })
+            }
+            Work::Write { file, offset, data } => {
+                let (file, offset, data) = (self.file(*file)?, self.value(offset), data.index);
+                Doing::Write(WriteWhole::new(file, offset, self.lend(data)), data)
+            }
+            Work::Sendfile { socket, file, span, header } => {
+                let (offset, length) = (self.value(&span.offset), self.value(&span.length));
+                let send = Sendfile::new(socket.clone(), self.file(*file)?, offset, length);
+                Doing::Made(send.header(self.header(header)?).into())
+            }
+            Work::Send { socket, content } => {
+                let bytes = match &content.0 {
+                    ContentKind::Bytes(bytes) => bytes.clone(),
+                    ContentKind::Of(step) => self.bytes(step.index).to_vec().into(),
+                };
+                Doing::Made(Sendfile::bytes(socket.clone(), bytes).into())
+            }
+            Work::Close { file } => self.closing(file.index)?,
+            Work::Feed { stream, data } => self.transforming(at, stream.index, Some(data.index))?,
+            Work::Finish { stream } => self.transforming(at, stream.index, None)?,
+            Work::Whole { dir: Some(dir), .. } => {
+                let dir = self.file(*dir)?;
+                let mut op = self.whole(at).ok_or_else(missing)?;
+                if let Op::Open(open) = op.as_mut() {
+                    open.start_at(Some(dir));
+                }
+                Doing::Whole(op)
+            }
+            _ => Doing::Whole(self.whole(at).ok_or_else(missing)?),
+        })
+    }
+
+    /// The operation that a step owns.
+    pub(super) fn whole(&mut self, at: usize) -> Option<Box<Op>> {
+        match &mut self.steps.get_mut(at)?.work {
+            Work::Whole { op, .. } | Work::Defer { op, .. } => op.take(),
+            _ => None,
+        }
+    }
+
+    /// Gives it back.
+    pub(super) fn own(&mut self, at: usize, mut done: Box<Op>) {
+        let work = self.steps.get_mut(at).map(|step| &mut step.work);
+        if let (Some(Work::Whole { dir: Some(_), .. }), Op::Open(open)) = (&work, done.as_mut()) {
+            // Who closes the directory is to be its only owner.
+            open.start_at(None);
+        }
+        if let Some(Work::Whole { op, .. } | Work::Defer { op, .. }) = work {
+            *op = Some(done);
+        }
+    }
+
+    /// Takes the file from its step. Nobody shares it any more: the operations that did were dropped
+    /// when their steps ended.
+    pub(super) fn closing(&mut self, file: usize) -> io::Result<Doing> {
+        let fd = self.open_file(file).and_then(|file| file.fd.take());
+        let fd = fd.and_then(std::sync::Arc::into_inner).ok_or_else(missing)?;
+        Ok(Doing::Close(Close::new(fd), file))
+    }
+
+    fn transforming(&mut self, at: usize, stream: usize, data: Option<usize>) -> io::Result<Doing> {
+        let taken = self.streams.get_mut(stream).and_then(Option::take).ok_or_else(missing)?;
+        let input = data.map(|step| Lent { step, bytes: self.lend(step) });
+        Ok(Doing::Transform(Transforming::new(taken, input, self.lend(at)), stream))
+    }
+
+    /// Takes the bytes that a step has given, or its used buffer.
+    fn lend(&mut self, step: usize) -> Vec<u8> {
+        match self.steps.get_mut(step).map(|step| &mut step.given) {
+            Some(Given::Data(data)) => std::mem::take(data),
+            _ => Vec::new(),
+        }
+    }
+
+    fn file(&self, step: Reference) -> io::Result<Fd> {
+        let given = self.steps.get(step.index).map(|step| &step.given);
+        match given {
+            Some(Given::File(file)) => file.fd.clone().map(|fd| fd as Fd).ok_or_else(missing),
+            _ => Err(missing()),
+        }
+    }
+
+    fn header(&self, header: &Header) -> io::Result<Payload> {
+        match &header.0 {
+            HeaderKind::Known(bytes) => Ok(bytes.clone()),
+            HeaderKind::FromStat(stat, write) => {
+                self.found(*stat).map(|stat| write(&stat)).ok_or_else(missing)
+            }
+        }
+    }
+
+    fn found(&self, step: Reference) -> Option<Stat> {
+        match self.steps.get(step.index)?.given {
+            Given::Stat(stat) => Some(stat),
+            _ => None,
+        }
+    }
+}
+
+/// Numbers and conditions.
+impl Chain {
+    pub(super) fn value(&self, value: &Value) -> u64 {
+        value.evaluate(|operand| self.look_up(operand))
+    }
+
+    fn look_up(&self, Operand(source): Operand) -> u64 {
+        match source {
+            Source::Constant(number) => number,
+            Source::Variable(variable) => self.variables.get(variable.index).copied().unwrap_or(0),
+            Source::Size(step) => self.found(step).map_or(0, |stat| stat.size),
+            Source::Count(step) => match self.result(step) {
+                Some(StepResult::Done(count)) => *count,
+                _ => 0,
+            },
+        }
+    }
+
+    pub(super) fn holds(&self, condition: &Condition) -> bool {
+        let holds = match &condition.test {
+            Test::Succeeded(step) => matches!(self.result(*step), Some(StepResult::Done(_))),
+            Test::FailedWith(step, kind) => {
+                matches!(self.result(*step), Some(StepResult::Failed(e)) if e.kind() == *kind)
+            }
+            Test::Equal(one, other) => self.value(one) == self.value(other),
+            Test::Less(one, other) => self.value(one) < self.value(other),
+            Test::Holds(step, bytes) => self.bytes(step.index) == bytes,
+        };
+        holds != condition.negated
+    }
+
+    fn result(&self, step: Reference) -> Option<&StepResult> {
+        self.steps.get(step.index).map(|step| &step.report.result)
+    }
+}
+
+/// No chain that was checked comes to this: a step runs when what it uses is there.
+fn missing() -> io::Error {
+    io::Error::other("a step of the chain lacks what an earlier one was to give")
+}
