@@ -52,7 +52,7 @@ impl<K> Chains<K> {
         let Some(piece) = pass.take() else { return Ok(false) };
         let mut chain = Chain::new();
         let file = chain.open(Open::new(&self.files.items[piece.place as usize].path));
-        let read = chain.read(file, 0, SMALL + 1);
+        let read = chain.read(file, 0, SMALL as u64 + 1);
         chain.close(file);
         self.in_flight[key] = Some((piece, read));
         self.engine.submit(chain, key)?;
@@ -153,7 +153,7 @@ impl<K: Kind> Copier for Copies<K> {
 fn copy(from: &Path, to: &Path) -> Chain {
     let mut chain = Chain::new();
     let from = chain.open(Open::new(from));
-    let content = chain.read(from, 0, SMALL + 1);
+    let content = chain.read(from, 0, SMALL as u64 + 1);
     let to = chain.open(Open::new(to).write_only().create(0o666).flags(libc::O_EXCL));
     chain.write(to, 0, content);
     chain.close(to);
