@@ -1,5 +1,6 @@
 //! kevent: one queue with an engine in it, in the ways in which a program can have it.
 
+mod in_tokio;
 mod reads;
 mod sends;
 mod trees;
@@ -10,6 +11,7 @@ use kevent_aio::{Aio, Builder, Choice, Completion, Op, Started, Way};
 use kevent_core::{Queue, SourceId};
 
 use crate::group::Result;
+pub(super) use in_tokio::InTokio;
 pub(super) use reads::Reads;
 pub(super) use sends::{AllStreams, Paths, Sends};
 pub(super) use trees::{Chains, Copies, Ops};

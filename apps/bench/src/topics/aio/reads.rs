@@ -2,7 +2,7 @@
 
 use super::by_hand::{Older, Plain, Pread, Registered, Threads};
 use super::files::{BLOCK, How, Large};
-use super::kevent::{self, Hinted, Pool, Reads, Usual};
+use super::kevent::{self, Hinted, InTokio, Pool, Reads, Usual};
 use super::runtimes::{Compio, Monoio, TokioBlocking, TokioFile, TokioUring};
 use super::work::{CPU, Cost, METRICS, Pass, Reader, Source, WALL, median_cost};
 use crate::group::{Bound, Goal, Group, Peer, Result, Sample, Setting};
@@ -61,6 +61,7 @@ fn peers(how: How) -> Vec<Peer> {
     peers.extend([
         peer::<Reads<kevent::Registered>>("kevent, registered", how),
         peer::<Reads<Pool>>("kevent, pool", how),
+        peer::<InTokio>("kevent, in tokio", how),
         peer::<Registered>(BY_HAND[0], how),
         peer::<Plain>(BY_HAND[1], how),
         peer::<Older>(OLDER, how),
@@ -95,21 +96,27 @@ fn goals(how: How, depth: usize) -> Vec<Goal> {
         Goal { metric, who: "kevent", bound }
     };
     let of_pool = |goal: Goal| Goal { who: "kevent, pool", ..goal };
+    let in_tokio = |goal: Goal| Goal { who: "kevent, in tokio", ..goal };
     // So many reads per second more are so much less time for each.
     match (how, depth) {
         (How::Cached, 1) => vec![
             goal(CPU, 1.1, &[PREAD]),
-            goal(CPU, 0.1, &[TOKIO]),
+            in_tokio(goal(CPU, 0.1, &[TOKIO])),
             of_pool(goal(CPU, 1.2, &[PREAD])),
         ],
         (How::Cached, 32) => {
-            vec![goal(CPU, 1.08, BY_HAND), goal(CPU, 1.0, &[PREAD]), goal(CPU, 0.1, &[TOKIO])]
+            vec![
+                goal(CPU, 1.08, BY_HAND),
+                goal(CPU, 1.0, &[PREAD]),
+                in_tokio(goal(CPU, 0.1, &[TOKIO])),
+            ]
         }
         (How::Cached, _) => vec![goal(CPU, 1.08, BY_HAND), goal(CPU, 1.0, &[PREAD])],
         (How::Cold, 32) => vec![
             goal(WALL, 1.03, BY_HAND),
             goal(CPU, 1.1, BY_HAND),
             goal(WALL, 0.4, &[TOKIO]),
+            in_tokio(goal(WALL, 0.4, &[TOKIO])),
             goal(WALL, 0.25, &[OLDER]),
             of_pool(goal(WALL, 1.0, &[THREADS])),
             of_pool(goal(WALL, 0.5, &[BLOCKING])),

@@ -16,7 +16,7 @@ use crate::group::Result;
 use crate::sys::Page;
 
 /// What all of the tasks come to.
-async fn all<T>(tasks: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
+pub(super) async fn all<T>(tasks: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
     let mut results = Vec::with_capacity(tasks.len());
     for task in tasks {
         results.push(task.await?);
@@ -25,7 +25,7 @@ async fn all<T>(tasks: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
 }
 
 /// The work of one task of the runtimes that take the memory and give it back.
-async fn read_blocks(
+pub(super) async fn read_blocks(
     mut memory: Vec<u8>,
     pass: Arc<Pass>,
     read_at: impl AsyncFn(Vec<u8>, u64) -> (io::Result<usize>, Vec<u8>),
@@ -44,7 +44,7 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// A task of tokio.
-fn tokio_task<T: Send + 'static>(
+pub(super) fn tokio_task<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> impl Future<Output = Result<T>> {
     let task = tokio::spawn(work);
