@@ -461,15 +461,14 @@ impl Aio {
     fn first_step(&mut self, op: &mut Op) -> Step {
         let on_ring = self.ring.as_ref().is_some_and(Uring::works);
         let Some(file) = op.reads_from() else { return op.advance() };
-        let nowait = self.ways.takes_nowait(file);
-        let wants_look = op.looks() && nowait && self.ways.wants_look(file, on_ring);
-        op.set_nowait(nowait);
-        if !wants_look {
+        if !op.looks() || !self.ways.wants_look(file, on_ring) {
+            let nowait = self.ways.takes_nowait(file);
+            op.set_nowait(nowait);
             return Step::Run;
         }
         let step = op.advance();
         if let Some(file) = op.reads_from() {
-            self.ways.looked(file, matches!(step, Step::Done(_)));
+            self.ways.looked(file, matches!(step, Step::Done(_)), op.nowait());
         }
         step
     }

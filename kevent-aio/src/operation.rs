@@ -42,6 +42,11 @@ pub(crate) trait Operation: Send {
         false
     }
 
+    /// Whether the file that it reads can be read without waiting, if it has found that out.
+    fn nowait(&self) -> Option<bool> {
+        None
+    }
+
     /// Whether the file that it reads can be read without waiting, so that it need not ask.
     fn set_nowait(&mut self, nowait: bool) {
         let _ = nowait;

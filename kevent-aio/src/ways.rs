@@ -39,7 +39,7 @@ pub(crate) struct Ways {
 struct Past {
     /// Keeps the file's place in memory, and not the file: so no other one can be taken for it.
     file: Weak<dyn AsFd + Send + Sync>,
-    nowait: bool,
+    nowait: Option<bool>,
     /// How many looks the last one that failed has made unwanted, and how many of them are left.
     length: u16,
     left: u16,
@@ -50,40 +50,49 @@ impl Ways {
         Ways { fresh: 0, last: 0, files: [const { None }; FILES] }
     }
 
-    /// Whether `file` can be read without waiting. The kernel is asked once.
-    #[inline]
-    pub(crate) fn takes_nowait(&mut self, file: &Fd) -> bool {
-        let place = &mut self.files[place(file)];
-        match place {
-            Some(past) if ptr::addr_eq(past.file.as_ptr(), Arc::as_ptr(file)) => past.nowait,
-            _ => {
-                let nowait = file::takes_nowait(file.as_fd());
-                *place = Some(Past { file: Arc::downgrade(file), nowait, length: 0, left: 0 });
-                nowait
-            }
-        }
-    }
-
-    /// Whether an operation on `file`, of which it was asked whether it can be read without waiting, is to look.
-    /// There may be a ring, which takes many at once.
+    /// Whether an operation on `file` is to look. There may be a ring, which takes many at once.
     #[inline]
     pub(crate) fn wants_look(&mut self, file: &Fd, ring: bool) -> bool {
         self.fresh = self.fresh.saturating_add(1);
         if ring && self.fresh.max(self.last) > FEW {
             return false;
         }
-        let Some(past) = &mut self.files[place(file)] else { return true };
-        let wanted = past.left == 0;
+        let past = self.past(file);
+        let wanted = past.left == 0 && past.nowait != Some(false);
         past.left = past.left.saturating_sub(1);
         wanted
     }
 
-    /// An operation on `file` has looked, and was done with it or not.
+    /// An operation on `file` has looked, and was done with it or not; and it knows now whether that can be read
+    /// without waiting, or does not.
     #[inline]
-    pub(crate) fn looked(&mut self, file: &Fd, found: bool) {
-        let Some(past) = &mut self.files[place(file)] else { return };
+    pub(crate) fn looked(&mut self, file: &Fd, found: bool, nowait: Option<bool>) {
+        let past = self.past(file);
+        past.nowait = past.nowait.or(nowait);
         past.length = if found { 0 } else { (2 * past.length).clamp(1, LONGEST) };
         past.left = past.length;
+    }
+
+    /// Whether `file` can be read without waiting. The kernel is asked once, if no look has said it.
+    #[inline]
+    pub(crate) fn takes_nowait(&mut self, file: &Fd) -> bool {
+        *self.past(file).nowait.get_or_insert_with(|| file::takes_nowait(file.as_fd()))
+    }
+
+    /// What is known of `file`.
+    #[inline]
+    fn past(&mut self, file: &Fd) -> &mut Past {
+        let place = &mut self.files[file.as_fd().as_raw_fd() as usize % FILES];
+        let is_same = |past: &Past| ptr::addr_eq(past.file.as_ptr(), Arc::as_ptr(file));
+        if !place.as_ref().is_some_and(is_same) {
+            *place = None;
+        }
+        place.get_or_insert_with(|| Past {
+            file: Arc::downgrade(file),
+            nowait: None,
+            length: 0,
+            left: 0,
+        })
     }
 
     /// The last that has looked was done, and went back to the user: whatever he begins next is no batch with it.
@@ -101,10 +110,6 @@ impl Ways {
     }
 }
 
-fn place(file: &Fd) -> usize {
-    file.as_fd().as_raw_fd() as usize % FILES
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,10 +121,9 @@ mod tests {
     /// How many of so many operations in one turn look, and find nothing.
     fn looks(ways: &mut Ways, operations: u32, file: &Fd, ring: bool, found: bool) -> u32 {
         let looks = (0..operations).filter(|_| {
-            ways.takes_nowait(file);
             let wanted = ways.wants_look(file, ring);
             if wanted {
-                ways.looked(file, found);
+                ways.looked(file, found, None);
             }
             wanted
         });
@@ -150,7 +154,7 @@ mod tests {
         let (mut ways, file) = (Ways::new(), open());
         for _ in 0..100 {
             assert!(ways.wants_look(&file, true));
-            ways.looked(&file, true);
+            ways.looked(&file, true, None);
             ways.went_back();
         }
     }
@@ -174,6 +178,14 @@ mod tests {
         let shared: Fd = Arc::new(std::fs::File::open("/proc/self/status").unwrap());
         let direct = file::takes_nowait(shared.as_fd());
         assert_eq!([ways.takes_nowait(&shared), ways.takes_nowait(&shared)], [direct; 2]);
+        ways.looked(&shared, true, Some(!direct));
+        assert_eq!(ways.takes_nowait(&shared), direct, "it is known already");
+        let told = open();
+        ways.looked(&told, false, Some(false));
+        assert!(
+            !ways.takes_nowait(&told) && !ways.wants_look(&told, false),
+            "and no look is wanted"
+        );
         let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(ways.takes_nowait(&(Arc::new(here) as Fd)), "it has no places to read from");
     }

@@ -207,6 +207,10 @@ impl Operation for Op {
         self.inner().looks()
     }
 
+    fn nowait(&self) -> Option<bool> {
+        self.inner().nowait()
+    }
+
     fn set_nowait(&mut self, nowait: bool) {
         self.inner_mut().set_nowait(nowait);
     }

@@ -192,7 +192,11 @@ impl Operation for Read {
             let position = self.position();
             let room = self.buffer.room();
             let wanted = room.len();
-            match file::read_now(self.file.as_fd(), room, position) {
+            let read = file::read_now(self.file.as_fd(), room, position);
+            if matches!(read, Ok(_) | Err(Errno(libc::EAGAIN))) {
+                self.nowait = Some(true);
+            }
+            match read {
                 Ok(0) => {
                     self.ended = wanted > 0;
                     return self.so_far(Ok(0));
@@ -223,6 +227,10 @@ impl Operation for Read {
 
     fn looks(&self) -> bool {
         !self.cold
+    }
+
+    fn nowait(&self) -> Option<bool> {
+        self.nowait
     }
 
     fn set_nowait(&mut self, nowait: bool) {
