@@ -1,36 +1,34 @@
 //! The engine: takes operations in, chooses the way for each, and gives completions out.
 
+mod drain;
+mod groups;
+mod source;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use kevent_core::{
-    Due, Full, Interest, PollKey, PollSet, Ready, Sink, Source, Table, Token, Trigger,
-};
+use kevent_core::{Due, Interest, PollSet, Table, Token, Trigger};
 
 use crate::backend::pool::{Pool, Worked};
 use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
 use crate::barriers::Barriers;
-use crate::completion::{Abandoned, Cancel, Completion, Started, SubmitError};
+use crate::completion::{Cancel, Completion, Started, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
 use crate::meter::{Class, Meter};
 use crate::operation::{Errno, Fd, Operation, Outcome, Side, Step};
-use crate::ops::{Group, Op};
+use crate::ops::Op;
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
 use crate::sockets::Sockets;
-use crate::sys::epoll::wait_readable;
 use crate::sys::file;
 use crate::ways::Ways;
 
 /// How often one turn submits what the completions of the last submission led to.
 const ROUNDS: usize = 16;
-
-/// How long [`Aio::drain`] waits for what it has cancelled.
-const GRACE: Duration = Duration::from_millis(100);
 
 /// When to try again what the kernel had no room for.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
@@ -234,86 +232,6 @@ impl Aio {
         true
     }
 
-    /// The members of a group that are not done.
-    fn members(&self, group: Token) -> Vec<Token> {
-        let members = self.flights.iter().filter(|(_, flight)| flight.group == Some(group));
-        members.map(|(token, _)| token).collect()
-    }
-
-    /// Brings everything to an end: waits until what is in flight is done, until `deadline`, and cancels what is
-    /// left then. What is done comes out of the queue as always; what does not even end then, because a thread
-    /// is stuck in a call, is [abandoned](Aio::abandon) and named here: the engine, or what it leaves behind,
-    /// keeps its memory until the kernel is done with it.
-    ///
-    /// This blocks, for up to a tenth of a second beyond the deadline; in a simulated queue, not at all.
-    ///
-    /// ```
-    /// use std::time::{Duration, Instant};
-    /// use kevent_aio::{Aio, Open};
-    /// use kevent_core::{Queue, Wait};
-    ///
-    /// let mut queue = Queue::new()?;
-    /// let aio = queue.attach(Aio::new()?, |completion| completion)?;
-    /// queue[aio].submit(Open::new("/proc/self/status"), 1)?;
-    /// let abandoned = queue[aio].drain(Instant::now() + Duration::from_secs(1));
-    /// assert!(abandoned.is_empty());
-    /// queue.wait(Wait::poll())?;
-    /// assert!(queue.next().unwrap().result.is_ok());
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn drain(&mut self, deadline: Instant) -> Vec<Abandoned> {
-        let simulated = self.queue.as_ref().is_some_and(|queue| queue.clock().is_simulated());
-        let mut cancelled = None;
-        loop {
-            let failed = self.turn().is_err();
-            let left = self.unfinished();
-            let now = Instant::now();
-            if left.is_empty() {
-                break;
-            } else if let Some(cancelled) = cancelled {
-                if simulated || failed || now >= cancelled + GRACE {
-                    break;
-                }
-            } else if simulated || failed || now >= deadline {
-                cancelled = Some(now);
-                for gone in left {
-                    self.end(gone.token, Reason::Cancelled);
-                }
-                continue;
-            }
-            let until = cancelled.map_or(deadline, |cancelled| cancelled + GRACE);
-            self.wait_for_backends(until.saturating_duration_since(now));
-        }
-        self.changed();
-        let left = self.unfinished();
-        for gone in &left {
-            self.abandon(gone.token);
-        }
-        left
-    }
-
-    /// What has no result yet.
-    fn unfinished(&self) -> Vec<Abandoned> {
-        let done = |flight: &Flight| {
-            flight.abandoned || matches!(flight.stage, Stage::Done | Stage::Handed)
-        };
-        let left = self.flights.iter().filter(|(_, flight)| !done(flight));
-        left.map(|(token, flight)| Abandoned { token, key: flight.key }).collect()
-    }
-
-    /// Waits until a backend has something, or for so long, or for a moment where several have to be looked at.
-    fn wait_for_backends(&mut self, limit: Duration) {
-        let moment = limit.min(TRY_AGAIN);
-        if self.on_pool > 0 {
-            self.pool.wait(moment);
-        } else if let Some(ring) = &self.ring {
-            wait_readable(ring.as_fd(), i32::try_from(moment.as_millis()).unwrap_or(1).max(1));
-        } else {
-            std::thread::sleep(moment);
-        }
-        self.sockets_ready = true;
-    }
-
     /// How many operations were submitted and have not come out of the queue as completions.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -386,19 +304,6 @@ impl Aio {
             self.capacity
         );
         Err(io::Error::new(io::ErrorKind::WouldBlock, text))
-    }
-
-    /// Begins the members of a group.
-    fn take_apart(&mut self, mut group: Group, key: u64, deadline: Option<Instant>) -> Token {
-        let members = group.begin();
-        let token = self.insert(Flight::new(key, None, deadline));
-        self.put(token, Stage::Together(Box::new(Op::Group(group))));
-        // One may be done before the next is begun; the group is not, before all are.
-        for (op, key) in members {
-            self.take_in(op, key, None, Some(token));
-        }
-        self.finish_group(token, None);
-        token
     }
 
     /// Begins an operation that was admitted.
@@ -653,39 +558,6 @@ impl Aio {
         }
     }
 
-    /// A member of a group is done. The group may have been before.
-    fn settle(&mut self, token: Token, completion: Completion, abandoned: bool) {
-        let flight = self.flights.get_mut(token);
-        let Some(group) = flight.and_then(Flight::group_mut) else {
-            return self.tell(completion, abandoned);
-        };
-        group.settle(completion.result.is_ok());
-        if abandoned || group.tells_each() {
-            self.tell(completion, abandoned);
-        } else {
-            self.flights.remove(completion.token);
-            if let Some(group) = self.flights.get_mut(token).and_then(Flight::group_mut) {
-                group.keep(completion);
-            }
-        }
-        self.finish_group(token, None);
-    }
-
-    /// A group is done when enough of its members are, or when it is to end early.
-    fn finish_group(&mut self, token: Token, reason: Option<Reason>) {
-        let Some(flight) = self.flights.get_mut(token) else { return };
-        let Some(group) = flight.group_mut() else { return };
-        let result = match (group.result(), reason) {
-            (_, Some(reason)) => Err(reason.error()),
-            (Some(result), None) => Ok(result),
-            (None, None) => return,
-        };
-        flight.ended = reason;
-        if let Some(op) = flight.take_together() {
-            self.finish(token, op, result);
-        }
-    }
-
     /// Has an operation end early.
     fn end(&mut self, token: Token, reason: Reason) -> Cancel {
         let Some(flight) = self.flights.get_mut(token) else { return Cancel::NotFound };
@@ -835,7 +707,7 @@ impl Aio {
         if let (false, Some(queue), Some(set)) =
             (self.sockets_polled, &self.queue, self.sockets.set())
         {
-            queue.add(set, sockets_key(), Interest::READABLE, Trigger::Level)?;
+            queue.add(set, source::sockets_key(), Interest::READABLE, Trigger::Level)?;
             self.sockets_polled = true;
         }
         Ok(())
@@ -859,89 +731,6 @@ impl Aio {
     }
 }
 
-/// The name of the ring in the poll set; the other name is that of the sockets.
-fn ring_key() -> PollKey {
-    PollKey::default()
-}
-
-fn sockets_key() -> PollKey {
-    PollKey::from(Token::from_bits(1))
-}
-
-impl Source for Aio {
-    type Item = Completion;
-
-    fn attach(&mut self, poll_set: &PollSet) -> io::Result<()> {
-        if poll_set.clock().is_simulated() {
-            // What a ring has begun goes on in real time; one that has nothing is given up.
-            self.ring.take_if(|_| self.flights.is_empty());
-            self.pool.run_in_place(poll_set.clock());
-        }
-        if let Some(ring) = &self.ring {
-            poll_set.add(ring.as_fd(), ring_key(), Interest::READABLE, Trigger::Level)?;
-        }
-        self.pool.set_waker(Some(poll_set.waker().clone()));
-        self.queue = Some(poll_set.clone());
-        self.poll_sockets()
-    }
-
-    fn ready(&mut self, key: PollKey, _: Ready) {
-        // The ring is looked at in any case: that costs no system call.
-        self.sockets_ready |= key == sockets_key();
-    }
-
-    fn flush(&mut self) -> io::Result<Due> {
-        self.ways.turn();
-        self.meter.turn();
-        self.expire();
-        let due = self.turn()?;
-        if !self.done.is_empty() {
-            return Ok(Due::Now);
-        }
-        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let next = deadline.into_iter().chain(self.pool.due()).min();
-        Ok(due.or_sooner(next.map_or(Due::OnWake, Due::At)))
-    }
-
-    fn drain(&mut self, sink: &mut impl Sink<Completion>) -> io::Result<()> {
-        while let Some(completion) = self.done.pop_front() {
-            let token = completion.token;
-            // Abandoned since.
-            let Some(flight) = self.flights.get_mut(token) else { continue };
-            if let Err(Full(completion)) = sink.push(token, completion) {
-                self.done.push_front(completion);
-                break;
-            }
-            flight.stage = Stage::Handed;
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self, token: Token) -> bool {
-        self.flights.remove(token).is_some()
-    }
-
-    fn detach(&mut self) {
-        // What is in the queue goes with the queue.
-        let handed = |flight: &Flight| matches!(flight.stage, Stage::Handed);
-        let gone: Vec<_> =
-            self.flights.iter().filter(|(_, f)| handed(f)).map(|(token, _)| token).collect();
-        for token in gone {
-            self.flights.remove(token);
-        }
-        self.pool.set_waker(None);
-        let Some(queue) = self.queue.take() else { return };
-        // The engine lives on, perhaps in another queue; this one is not to hear of it.
-        if let Some(ring) = &self.ring {
-            let _ = queue.delete(ring.as_fd());
-        }
-        if let (true, Some(set)) = (self.sockets_polled, self.sockets.set()) {
-            let _ = queue.delete(set);
-        }
-        self.sockets_polled = false;
-    }
-}
-
 impl fmt::Debug for Aio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aio")
@@ -955,131 +744,4 @@ impl fmt::Debug for Aio {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-    use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
-
-    use kevent_core::Queue;
-
-    use super::*;
-    use crate::ops::Read;
-
-    /// An engine on a pool of one thread, with what that makes of the operations.
-    fn queue_with_pool(
-        run: impl Fn(&mut Op) -> Outcome + Send + Sync + 'static,
-    ) -> (Queue<Completion>, kevent_core::SourceId<Aio>) {
-        let mut queue = Queue::new().unwrap();
-        let aio = Aio::assemble(None, None, Pool::new(1, Some(Arc::new(run))), 1000);
-        let id = queue.attach(aio, |completion| completion).unwrap();
-        (queue, id)
-    }
-
-    #[test]
-    fn error_that_says_cancelled_is_the_operations_own_when_nobody_cancelled() {
-        for errno in [libc::ECANCELED, libc::EINTR] {
-            let (mut queue, id) = queue_with_pool(move |_| Err(Errno(errno)));
-            let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
-            queue[id].submit(crate::ops::Fsync::new(file), 1).unwrap();
-            let completion = next(&mut queue);
-            assert!(!completion.was_cancelled());
-            assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(errno));
-        }
-    }
-
-    #[test]
-    fn engine_knows_how_many_operations_the_pool_has() {
-        let (release, released) = std::sync::mpsc::channel::<()>();
-        let released = std::sync::Mutex::new(released);
-        let (mut queue, id) = queue_with_pool(move |op| {
-            let _ = released.lock().unwrap().recv();
-            op.run()
-        });
-        let opens = (0..5).map(|key| queue[id].submit(crate::ops::Open::new("/dev/null"), key));
-        let tokens: Vec<_> = opens.map(Result::unwrap).collect();
-        assert_eq!(queue[id].on_pool, 5);
-        // The first may have begun.
-        for token in tokens {
-            queue[id].cancel(token);
-        }
-        assert!(queue[id].on_pool <= 1);
-        drop(release);
-        (0..5).for_each(|_| drop(next(&mut queue)));
-        assert_eq!((queue[id].on_pool, queue[id].in_flight()), (0, 0));
-    }
-
-    #[test]
-    fn deadline_of_what_is_done_in_time_is_forgotten() {
-        let (mut queue, id) = queue_with_pool(Operation::run);
-        let later = Instant::now() + Duration::from_secs(3600);
-        queue[id].submit_until(crate::ops::Open::new("/dev/null"), 1, later).unwrap();
-        assert_eq!(queue[id].deadlines.len(), 1);
-        next(&mut queue).result.unwrap();
-        assert!(queue[id].deadlines.is_empty());
-    }
-
-    /// An engine that takes far more than its ring holds.
-    fn queue_with_small_ring() -> Option<(Queue<Completion>, kevent_core::SourceId<Aio>)> {
-        let ring = match Uring::new(8) {
-            Ok(ring) => ring,
-            Err(refusal) => {
-                println!("skipped: {refusal}");
-                return None;
-            }
-        };
-        let mut queue = Queue::new().unwrap();
-        let aio = Aio::assemble(Some(ring), None, Pool::new(1, None), 1000);
-        let id = queue.attach(aio, |completion| completion).unwrap();
-        Some((queue, id))
-    }
-
-    fn next(queue: &mut Queue<Completion>) -> Completion {
-        loop {
-            if let Some(completion) = queue.next() {
-                return completion;
-            }
-            queue.wait(Duration::from_secs(20)).unwrap();
-        }
-    }
-
-    #[test]
-    fn what_the_ring_has_no_room_for_waits_its_turn() {
-        let Some((mut queue, id)) = queue_with_small_ring() else { return };
-        let (reader, mut writer) = UnixStream::pair().unwrap();
-        let reader = Arc::new(reader);
-        for key in 0..500 {
-            let read = Read::new(reader.clone(), 0, Vec::with_capacity(1));
-            queue[id].submit(read, key).unwrap();
-        }
-        queue.wait(kevent_core::Wait::poll()).unwrap();
-        assert!(!queue[id].backlog.is_empty(), "the ring is not small enough");
-        writer.write_all(&[7; 500]).unwrap();
-        for _ in 0..500 {
-            let completion = next(&mut queue);
-            assert_eq!((completion.result.unwrap(), completion.way), (1, Way::Ring));
-        }
-        assert_eq!(queue[id].in_flight(), 0);
-    }
-
-    #[test]
-    fn cancelled_while_waiting_for_room_and_on_the_ring_alike() {
-        let Some((mut queue, id)) = queue_with_small_ring() else { return };
-        let (reader, _writer) = UnixStream::pair().unwrap();
-        let reader = Arc::new(reader);
-        let mut tokens = Vec::new();
-        for key in 0..200 {
-            let read = Read::new(reader.clone(), 0, Vec::with_capacity(1));
-            tokens.push(queue[id].submit(read, key).unwrap());
-        }
-        queue.wait(kevent_core::Wait::poll()).unwrap();
-        for token in tokens {
-            assert_eq!(queue[id].cancel(token), Cancel::Requested);
-        }
-        for _ in 0..200 {
-            assert!(next(&mut queue).was_cancelled());
-        }
-        assert_eq!(queue[id].in_flight(), 0);
-        drop(queue);
-        assert_eq!(Arc::strong_count(&reader), 1);
-    }
-}
+mod tests;

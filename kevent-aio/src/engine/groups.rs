@@ -1,0 +1,69 @@
+//! Operations that have one completion together: how they are begun, and what becomes of them.
+
+use std::time::Instant;
+
+use kevent_core::Token;
+
+use super::Aio;
+use crate::completion::Completion;
+use crate::flight::{Flight, Reason, Stage};
+use crate::ops::{Group, Op};
+
+impl Aio {
+    /// Begins the members of a group.
+    pub(super) fn take_apart(
+        &mut self,
+        mut group: Group,
+        key: u64,
+        deadline: Option<Instant>,
+    ) -> Token {
+        let members = group.begin();
+        let token = self.insert(Flight::new(key, None, deadline));
+        self.put(token, Stage::Together(Box::new(Op::Group(group))));
+        // One may be done before the next is begun; the group is not, before all are.
+        for (op, key) in members {
+            self.take_in(op, key, None, Some(token));
+        }
+        self.finish_group(token, None);
+        token
+    }
+
+    /// A member of a group is done. The group may have been before.
+    pub(super) fn settle(&mut self, token: Token, completion: Completion, abandoned: bool) {
+        let flight = self.flights.get_mut(token);
+        let Some(group) = flight.and_then(Flight::group_mut) else {
+            return self.tell(completion, abandoned);
+        };
+        group.settle(completion.result.is_ok());
+        if abandoned || group.tells_each() {
+            self.tell(completion, abandoned);
+        } else {
+            self.flights.remove(completion.token);
+            if let Some(group) = self.flights.get_mut(token).and_then(Flight::group_mut) {
+                group.keep(completion);
+            }
+        }
+        self.finish_group(token, None);
+    }
+
+    /// A group is done when enough of its members are, or when it is to end early.
+    pub(super) fn finish_group(&mut self, token: Token, reason: Option<Reason>) {
+        let Some(flight) = self.flights.get_mut(token) else { return };
+        let Some(group) = flight.group_mut() else { return };
+        let result = match (group.result(), reason) {
+            (_, Some(reason)) => Err(reason.error()),
+            (Some(result), None) => Ok(result),
+            (None, None) => return,
+        };
+        flight.ended = reason;
+        if let Some(op) = flight.take_together() {
+            self.finish(token, op, result);
+        }
+    }
+
+    /// The members of a group that are not done.
+    pub(super) fn members(&self, group: Token) -> Vec<Token> {
+        let members = self.flights.iter().filter(|(_, flight)| flight.group == Some(group));
+        members.map(|(token, _)| token).collect()
+    }
+}
