@@ -224,10 +224,13 @@ impl Aio {
         }
         match flight.stage {
             Stage::Done | Stage::Handed => drop(self.flights.remove(token)),
+            Stage::Together(_) => {
+                flight.abandoned = true;
+                for member in self.members(token) {
+                    self.abandon(member);
+                }
+            }
             _ => flight.abandoned = true,
-        }
-        for member in self.members(token) {
-            self.abandon(member);
         }
         true
     }

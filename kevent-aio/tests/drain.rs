@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::{Bench, PATIENCE, honest};
 use kevent_aio::{
     Aio, Buffers, Choice, Class, Completion, Fd, Fsync, Group, Open, Priority, Read, ReadVectored,
-    Write, WriteVectored,
+    Recv, Write, WriteVectored,
 };
 use kevent_core::testing::Sim;
 
@@ -54,6 +54,35 @@ fn what_has_not_ended_by_the_deadline_is_cancelled() {
     bench.submit(read, 1);
     assert_eq!(bench.aio().drain(Instant::now() + Duration::from_millis(20)), []);
     assert!(bench.next().was_cancelled());
+}
+
+#[test]
+fn deadlines_of_operations_hold_while_the_engine_is_drained() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let (here, _there) = UnixStream::pair().unwrap();
+        let soon = Instant::now() + Duration::from_millis(20);
+        let recv = Recv::new(Arc::new(here), Vec::with_capacity(1));
+        bench.aio().submit_until(recv, 1, soon).unwrap();
+        let begun = Instant::now();
+        assert_eq!(bench.aio().drain(begun + PATIENCE), [], "{name}");
+        assert!(begun.elapsed() < PATIENCE);
+        let error = bench.next().result.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{name}");
+    }
+}
+
+#[test]
+fn drain_goes_on_with_what_waits_for_a_socket() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder);
+        let (here, mut there) = UnixStream::pair().unwrap();
+        bench.submit(Recv::new(Arc::new(here), Vec::with_capacity(1)), 1);
+        bench.turn();
+        there.write_all(b"x").unwrap();
+        assert_eq!(bench.aio().drain(Instant::now() + PATIENCE), [], "{name}");
+        assert_eq!(bench.next().result.unwrap(), 1, "{name}");
+    }
 }
 
 #[test]

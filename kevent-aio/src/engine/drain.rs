@@ -37,6 +37,7 @@ impl Aio {
         let simulated = self.queue.as_ref().is_some_and(|queue| queue.clock().is_simulated());
         let mut cancelled = None;
         loop {
+            self.expire();
             let failed = self.turn().is_err();
             let left = self.unfinished();
             let now = Instant::now();
@@ -73,15 +74,17 @@ impl Aio {
         left.map(|(token, flight)| Abandoned { token, key: flight.key }).collect()
     }
 
-    /// Waits until a backend has something, or for so long, or for a moment where several have to be looked at.
+    /// Waits until there is something to go on with, or for so long; for a moment only, where that can come from
+    /// several sides.
     fn wait_for_backends(&mut self, limit: Duration) {
         let moment = limit.min(TRY_AGAIN);
-        if self.on_pool > 0 {
-            self.pool.wait(moment);
-        } else if let Some(ring) = &self.ring {
-            wait_readable(ring.as_fd(), i32::try_from(moment.as_millis()).unwrap_or(1).max(1));
-        } else {
-            std::thread::sleep(moment);
+        let milliseconds = i32::try_from(moment.as_millis()).unwrap_or(1).max(1);
+        let ring = self.ring.as_ref().map(AsFd::as_fd);
+        match ring.or_else(|| self.sockets.set()) {
+            _ if self.on_pool > 0 => self.pool.wait(moment),
+            Some(readable) => wait_readable(readable, milliseconds),
+            // What is left waits for its time.
+            None => std::thread::sleep(moment),
         }
         self.sockets_ready = true;
     }

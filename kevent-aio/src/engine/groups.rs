@@ -20,7 +20,7 @@ impl Aio {
         let members = group.begin();
         let token = self.insert(Flight::new(key, None, deadline));
         self.put(token, Stage::Together(Box::new(Op::Group(group))));
-        // One may be done before the next is begun; the group is not, before all are.
+        // One may be done, and the group with it, before the next is begun; which comes on its own then.
         for (op, key) in members {
             self.take_in(op, key, None, Some(token));
         }
