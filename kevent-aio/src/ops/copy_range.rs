@@ -120,7 +120,7 @@ impl CopyRange {
                 done => return done,
             }
             // Or what is written would go to its end.
-            if file::appends(self.target.as_fd())? {
+            if file::status_flags(self.target.as_fd())? & libc::O_APPEND != 0 {
                 return Err(Errno(libc::EBADF));
             }
         }

@@ -88,10 +88,10 @@ impl Read {
         Read { buffer: Filling::behind(buffer), ..Read::new(file, offset, Vec::new()) }
     }
 
-    /// Reads what does not block, and will not try that again.
+    /// Reads what does not block, if that is `wanted`, and will not try that again.
     #[cfg(feature = "tokio")]
-    pub(crate) fn look(&mut self) -> Step {
-        let step = self.advance();
+    pub(crate) fn look(&mut self, wanted: bool) -> Step {
+        let step = if wanted { self.advance() } else { Step::Run };
         self.cold = true;
         step
     }
@@ -111,7 +111,8 @@ impl Read {
     ///
     /// Looking costs one system call if the data is there, and that is the read. If it is not, the look
     /// costs about as much as starting the read (10 us), so for cold files read in batches this saves a
-    /// third. Always say it of files that are open with O_DIRECT: a look at those waits for the disk.
+    /// third. (A file that is open with O_DIRECT is never looked at. Say this if it is given that flag later: a
+    /// look would wait for the disk then.)
     #[must_use]
     pub fn cold(mut self) -> Read {
         self.cold = true;

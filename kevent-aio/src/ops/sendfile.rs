@@ -457,12 +457,12 @@ impl Body {
         if self.nonblocking {
             return Ok(true);
         }
-        if sys::status_flags(self.file.as_fd()).map_err(failed)? & libc::O_DIRECT != 0 {
+        if file::status_flags(self.file.as_fd()).map_err(failed)? & libc::O_DIRECT != 0 {
             let text =
                 "a file that was opened with O_DIRECT: what is sent goes through the page cache";
             return Err(Step::Done(Err(io::Error::new(io::ErrorKind::InvalidInput, text))));
         }
-        self.nonblocking = sys::status_flags(socket).map_err(failed)? & libc::O_NONBLOCK != 0;
+        self.nonblocking = file::status_flags(socket).map_err(failed)? & libc::O_NONBLOCK != 0;
         if !self.nonblocking {
             self.copy(Errno(libc::EWOULDBLOCK));
         }

@@ -164,11 +164,10 @@ pub(crate) fn clone_range(
     retry(|| unsafe { libc::ioctl(target, libc::FICLONERANGE, &raw const range).into() })
 }
 
-/// Whether what is written goes to the end, wherever it is said to go (O_APPEND).
-pub(crate) fn appends(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
-    // SAFETY: takes no pointers.
-    let flags = once(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() })?;
-    Ok(flags as i32 & libc::O_APPEND != 0)
+/// The status flags that `fd` was opened with, or was given since: O_APPEND, O_NONBLOCK, O_DIRECT.
+pub(crate) fn status_flags(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    // SAFETY: this command takes no further argument.
+    once(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() }).map(|flags| flags as i32)
 }
 
 /// The argument of openat2(2), as the kernel reads it.

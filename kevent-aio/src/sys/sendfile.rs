@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use io_uring::{opcode, squeue, types};
 
 use crate::operation::{Errno, Outcome};
-use crate::sys::{once, retry};
+use crate::sys::retry;
 
 /// Sends the parts, in their order, as far as the socket takes them. `more` says that the next part
 /// follows at once, so that a last short segment may wait for it.
@@ -60,12 +60,6 @@ pub(crate) fn uncork(socket: BorrowedFd<'_>) {
     let fd = socket.as_raw_fd();
     // SAFETY: `off` outlives the call, and is as long as it says.
     unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, value, length) };
-}
-
-/// The status flags that `fd` was opened with, or was given since: O_NONBLOCK, O_DIRECT.
-pub(crate) fn status_flags(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
-    // SAFETY: this command takes no further argument.
-    once(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() }).map(|flags| flags as i32)
 }
 
 /// A place for reads whose data nobody wants: they are made for what they leave in the page cache.

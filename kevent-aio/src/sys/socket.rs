@@ -13,7 +13,7 @@ use std::ptr;
 
 use crate::address::RawAddress;
 use crate::operation::Outcome;
-use crate::sys::sendfile::status_flags;
+use crate::sys::file::status_flags;
 use crate::sys::{once, retry};
 
 /// Whether calls on it say EAGAIN instead of waiting.

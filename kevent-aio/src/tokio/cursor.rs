@@ -170,7 +170,7 @@ impl Cursor {
             let buffer = std::mem::take(&mut self.ahead);
             self.taken = 0;
             let mut read = Read::new(self.file.fd(), self.position, buffer).up_to(self.window);
-            let looked = read.look();
+            let looked = read.look(true);
             if matches!(looked, Step::Done(_)) || !read.data().is_empty() {
                 // Also when only some of it is cached: the caller need not wait for the rest.
                 self.file.engine().count_inline();

@@ -5,8 +5,8 @@ use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -17,18 +17,19 @@ use ::tokio::task::coop;
 use crate::builder::Builder;
 use crate::engine::Aio;
 use crate::operation::{Fd, Operation, Step};
-use crate::ops::{Chain, Op, Sendfile};
+use crate::ops::{Chain, Op, Read, Sendfile};
 use crate::report::{Report, Way};
 use crate::tokio::desk::Desk;
 use crate::tokio::driver::Office;
 use crate::tokio::hub::{Submission, Wish, shut_down};
 use crate::tokio::slot::{Answer, Slot};
+use crate::ways::Ways;
 
 /// An [`Aio`] that the tasks of a program share.
 ///
 /// A clone is another handle to the same engine. Any operation of this crate is [run](Engine::run) by it;
 /// [`File`](crate::tokio::File) has the common ones as methods. What does not block is done where it is
-/// asked for, without a lock, a system call more than the operation itself, or another task: a read of
+/// asked for, without a system call more than the operation itself, or another task: a read of
 /// what is in the page cache, metadata of an open file. All else waits for one task that the engine
 /// starts in each runtime it is used in; so whatever tasks ask for before they all wait goes to the kernel
 /// in one call.
@@ -80,6 +81,8 @@ pub struct Engine(Arc<Handles>);
 /// What all handles have in common. With the last of them the engine ends.
 struct Handles {
     office: Arc<Office>,
+    /// What reads have met that tasks have tried themselves.
+    ways: Mutex<Ways>,
     /// Operations that were done on the spot.
     inline: AtomicU64,
 }
@@ -114,7 +117,11 @@ impl Engine {
     /// As [`Builder::build`]; and when the process may open no more descriptors.
     pub fn with(builder: Builder) -> io::Result<Engine> {
         let office = Arc::new(Office::new(Desk::new(builder.build()?)?));
-        Ok(Engine(Arc::new(Handles { office, inline: AtomicU64::new(0) })))
+        Ok(Engine(Arc::new(Handles {
+            office,
+            ways: Mutex::new(Ways::new()),
+            inline: AtomicU64::new(0),
+        })))
     }
 
     /// Runs an operation to its end. Dropping the future cancels it.
@@ -151,7 +158,7 @@ impl Engine {
     /// As of the operation. It is not known then how much was sent: [`Sendfile::sent`] tells who needs it.
     ///
     /// ```
-    /// use std::sync::Arc;
+    /// use std::sync::{Arc, Mutex, PoisonError};
     /// use kevent_aio::tokio::Engine;
     /// use tokio::io::AsyncReadExt;
     /// use tokio::net::{TcpListener, TcpStream};
@@ -235,7 +242,7 @@ impl Engine {
         if let Err(error) = op.check() {
             return Begun::refused(error, op);
         }
-        if let Some(result) = look(&mut op) {
+        if let Some(result) = self.look(&mut op) {
             self.count_inline();
             return Begun::Done(Answer { result, op: Some(op), way: Way::Inline });
         }
@@ -250,6 +257,30 @@ impl Engine {
             Err(refused) => Begun::refused(shut_down(), refused.op),
         }
     }
+
+    /// The result of an operation that does not block. Any other is not looked at a second time.
+    fn look(&self, op: &mut Op) -> Option<io::Result<u64>> {
+        let step = match op {
+            Op::Read(read) => self.look_at(read),
+            Op::Statx(statx) => statx.advance(),
+            _ => Step::Run,
+        };
+        match step {
+            Step::Done(result) => Some(result),
+            Step::Run | Step::Writable | Step::Again => None,
+        }
+    }
+
+    fn look_at(&self, read: &mut Read) -> Step {
+        let ways = || self.0.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        // No batch is known of here: as without a ring.
+        let wanted = read.looks() && ways().wants_look(read.file(), false);
+        let step = read.look(wanted);
+        if wanted {
+            ways().looked(read.file(), matches!(step, Step::Done(_)), read.nowait());
+        }
+        step
+    }
 }
 
 /// An operation was begun.
@@ -263,19 +294,6 @@ pub(super) enum Begun {
 impl Begun {
     fn refused(error: io::Error, op: Op) -> Begun {
         Begun::Done(Answer::refused(error, op))
-    }
-}
-
-/// The result of an operation that does not block. Any other is not looked at a second time.
-fn look(op: &mut Op) -> Option<io::Result<u64>> {
-    let step = match op {
-        Op::Read(read) => read.look(),
-        Op::Statx(statx) => statx.advance(),
-        _ => Step::Run,
-    };
-    match step {
-        Step::Done(result) => Some(result),
-        Step::Run | Step::Writable | Step::Again => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kevent_aio::{Aio, Buffers, Fd, Memory, Op, Read};
 
-use super::super::files::{self, How, sector_aligned};
+use super::super::files::{self, sector_aligned};
 use super::super::work::{Pass, Piece, Reader, Source};
 use super::{Done, Engine, Kind, build, unexpected};
 use crate::group::Result;
@@ -41,8 +41,7 @@ impl<K: Kind> Reader for Reads<K> {
             let memory = sector_aligned(source.depth)?.into_iter().map(Memory::Vec);
             (Engine::new(K::BACKEND)?, memory.collect())
         };
-        // Of files that are open with O_DIRECT it is always to be said.
-        let cold = K::HINTS || source.how == How::Direct;
+        let cold = K::HINTS;
         let pieces = vec![None; source.depth];
         Ok(Reads { engine, file, cold, memory, pieces, kind: PhantomData })
     }
