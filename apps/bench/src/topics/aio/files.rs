@@ -164,19 +164,20 @@ pub(super) fn open(path: &Path, how: How) -> Result<File> {
     Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
 }
 
-/// Memory for so many blocks, into which the kernel may read past the page cache: it begins at a multiple of
-/// a sector.
+/// Memory for so many blocks, into which the kernel may read past the page cache: each begins with a page. (It
+/// need begin with a sector only; but a block that lies in two pages takes the kernel, and the disk, a fifth
+/// longer, and not all peers are to be handed such ones.)
 ///
 /// Vectors can't be asked for that. But those that the allocator cuts from its heap one after another begin at
-/// ever another place of the sector, so one of thirty-two will do.
-pub(super) fn sector_aligned(count: usize) -> Result<Vec<Vec<u8>>> {
+/// ever another place of the page, so one of 256 will do.
+pub(super) fn page_aligned(count: usize) -> Result<Vec<Vec<u8>>> {
     let (mut aligned, mut others) = (Vec::new(), Vec::new());
     while aligned.len() < count {
         let memory: Vec<u8> = Vec::with_capacity(BLOCK);
-        let list = if memory.as_ptr().addr() & 511 == 0 { &mut aligned } else { &mut others };
+        let list = if memory.as_ptr().addr() % BLOCK == 0 { &mut aligned } else { &mut others };
         list.push(memory);
         if others.len() > 1000 * count {
-            return Err("the allocator has no memory that begins with a sector".into());
+            return Err("the allocator has no memory that begins with a page".into());
         }
     }
     Ok(aligned)
@@ -292,9 +293,9 @@ mod tests {
     }
 
     #[test]
-    fn memory_for_direct_reads_begins_with_a_sector() {
-        let kept = sector_aligned(128).unwrap();
-        assert!(kept.iter().all(|memory| memory.as_ptr().addr() & 511 == 0));
+    fn memory_for_direct_reads_begins_with_a_page() {
+        let kept = page_aligned(128).unwrap();
+        assert!(kept.iter().all(|memory| memory.as_ptr().addr() % BLOCK == 0));
         assert!(kept.iter().all(|memory| memory.capacity() == BLOCK));
     }
 }

@@ -10,7 +10,7 @@ use compio::BufResult;
 use compio::io::AsyncReadAt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::files::{self, BLOCK, Files, How, SMALL, sector_aligned};
+use super::files::{self, BLOCK, Files, How, SMALL, page_aligned};
 use super::work::{Opener, Pass, Reader, SMALL_FILES_AT_ONCE, Source};
 use crate::group::Result;
 use crate::sys::Page;
@@ -136,7 +136,7 @@ impl Reader for Monoio {
         let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().build()?;
         let file = files::open(&source.large.path, source.how)?;
         let file = runtime.block_on(async { monoio::fs::File::from_std(file) })?;
-        Ok(Monoio { runtime, file: Rc::new(file), memory: sector_aligned(source.depth)? })
+        Ok(Monoio { runtime, file: Rc::new(file), memory: page_aligned(source.depth)? })
     }
 
     fn read(&mut self, pass: &Arc<Pass>) -> Result<()> {
@@ -164,7 +164,7 @@ impl Reader for TokioUring {
         let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
         let file = files::open(&source.large.path, source.how)?;
         let file = runtime.block_on(async { tokio_uring::fs::File::from_std(file) });
-        Ok(TokioUring { runtime, file: Rc::new(file), memory: sector_aligned(source.depth)? })
+        Ok(TokioUring { runtime, file: Rc::new(file), memory: page_aligned(source.depth)? })
     }
 
     fn read(&mut self, pass: &Arc<Pass>) -> Result<()> {
@@ -203,7 +203,7 @@ impl Reader for Compio {
         let mut options = compio::fs::OpenOptions::new();
         options.read(true).custom_flags(flags);
         let file = runtime.block_on(options.open(&source.large.path))?;
-        Ok(Compio { runtime, file: Rc::new(file), memory: sector_aligned(source.depth)? })
+        Ok(Compio { runtime, file: Rc::new(file), memory: page_aligned(source.depth)? })
     }
 
     fn read(&mut self, pass: &Arc<Pass>) -> Result<()> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kevent_aio::tokio::{Engine, File};
 
-use super::super::files::{self, sector_aligned};
+use super::super::files::{self, page_aligned};
 use super::super::runtimes::{all, read_blocks, tokio_task};
 use super::super::work::{Pass, Reader, Source};
 use crate::group::Result;
@@ -21,7 +21,7 @@ impl Reader for InTokio {
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let file = files::open(&source.large.path, source.how)?;
         let file = runtime.block_on(async { Result::Ok(File::from_std(&Engine::new()?, file)) })?;
-        Ok(InTokio { runtime, file: Arc::new(file), memory: sector_aligned(source.depth)? })
+        Ok(InTokio { runtime, file: Arc::new(file), memory: page_aligned(source.depth)? })
     }
 
     fn read(&mut self, pass: &Arc<Pass>) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kevent_aio::{Aio, Buffers, Fd, Memory, Op, Read};
 
-use super::super::files::{self, sector_aligned};
+use super::super::files::{self, page_aligned};
 use super::super::work::{Pass, Piece, Reader, Source};
 use super::{Done, Engine, Kind, build, unexpected};
 use crate::group::Result;
@@ -38,7 +38,7 @@ impl<K: Kind> Reader for Reads<K> {
             }
             (engine, std::iter::from_fn(|| buffers.take()).map(Memory::Buffer).collect())
         } else {
-            let memory = sector_aligned(source.depth)?.into_iter().map(Memory::Vec);
+            let memory = page_aligned(source.depth)?.into_iter().map(Memory::Vec);
             (Engine::new(K::BACKEND)?, memory.collect())
         };
         let cold = K::HINTS;
