@@ -186,7 +186,8 @@ impl Aio {
     /// As [`submit`](Aio::submit).
     pub fn start(&mut self, op: impl Into<Op>, key: u64) -> Result<Started, SubmitError> {
         let mut op = op.into();
-        if !op.looks() || self.flights.len() >= self.capacity || op.check().is_err() {
+        let looks = op.reading().is_some_and(|reading| !reading.cold);
+        if !looks || self.flights.len() >= self.capacity || op.check().is_err() {
             return self.admit(op, key, None).map(Started::InFlight);
         }
         let step = self.first_step(&mut op);
@@ -368,15 +369,13 @@ impl Aio {
     /// one of a batch.
     fn first_step(&mut self, op: &mut Op) -> Step {
         let on_ring = self.ring.as_ref().is_some_and(Uring::works);
-        let Some(file) = op.reads_from() else { return op.advance() };
-        if !op.looks() || !self.ways.wants_look(file, on_ring) {
-            let nowait = self.ways.takes_nowait(file);
-            op.set_nowait(nowait);
+        let Some(reading) = op.reading() else { return op.advance() };
+        if !self.ways.wants_look(reading, on_ring) {
             return Step::Run;
         }
         let step = op.advance();
-        if let Some(file) = op.reads_from() {
-            self.ways.looked(file, matches!(step, Step::Done(_)), op.nowait());
+        if let Some(reading) = op.reading() {
+            self.ways.looked(reading, matches!(step, Step::Done(_)));
         }
         step
     }

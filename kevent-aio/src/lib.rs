@@ -50,6 +50,7 @@ mod meter;
 mod operation;
 mod ops;
 mod priority;
+mod reading;
 mod record;
 mod report;
 mod slice;

@@ -8,6 +8,7 @@ use io_uring::squeue::Entry;
 
 use crate::fixed::Fixed;
 use crate::priority::Priority;
+use crate::reading::Reading;
 
 /// A file, socket or directory that an operation works on. The operation keeps it open.
 ///
@@ -31,25 +32,11 @@ pub(crate) trait Operation: Send {
     /// beginning, and again when what [`Step::Writable`] or [`Step::Again`] asked for has come true.
     fn advance(&mut self) -> Step;
 
-    /// The file that it reads, of which the engine knows from earlier reads what it is like.
-    fn reads_from(&self) -> Option<&Fd> {
+    /// The file that it reads. If that is not cold, the first `advance` only looks: whether what is to be read is
+    /// in memory, so that the operation is done. The engine, which knows from earlier reads what the file is
+    /// like, may leave that out, and go on as if it had said [`Step::Run`].
+    fn reading(&mut self) -> Option<&mut Reading> {
         None
-    }
-
-    /// Whether the first `advance` only looks: whether what is to be read is in memory, so that the operation is
-    /// done. The engine may leave that out, and go on as if it had said [`Step::Run`].
-    fn looks(&self) -> bool {
-        false
-    }
-
-    /// Whether the file that it reads can be read without waiting, if it has found that out.
-    fn nowait(&self) -> Option<bool> {
-        None
-    }
-
-    /// Whether the file that it reads can be read without waiting, so that it need not ask.
-    fn set_nowait(&mut self, nowait: bool) {
-        let _ = nowait;
     }
 
     /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything

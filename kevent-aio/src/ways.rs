@@ -16,6 +16,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 
 use crate::operation::Fd;
+use crate::reading::Reading;
 use crate::sys::file;
 
 /// So many operations in a turn, at most, are looked at one by one.
@@ -53,33 +54,35 @@ impl Ways {
         Ways { fresh: 0, last: 0, files: [const { None }; FILES] }
     }
 
-    /// Whether an operation on `file` is to look. There may be a ring, which takes many at once.
+    /// Whether an operation is to look first. There may be a ring, which takes many at once; one that does not look
+    /// knows then whether that is for its file.
     #[inline]
-    pub(crate) fn wants_look(&mut self, file: &Fd, ring: bool) -> bool {
-        self.fresh = self.fresh.saturating_add(1);
-        if ring && self.fresh.max(self.last) > FEW {
-            return false;
+    pub(crate) fn wants_look(&mut self, reading: &mut Reading, ring: bool) -> bool {
+        if !reading.cold {
+            self.fresh = self.fresh.saturating_add(1);
         }
-        let past = self.past(file);
-        let wanted = past.left == 0 && past.nowait != Some(false) && !past.direct;
-        past.left = past.left.saturating_sub(1);
-        wanted
+        let is_one_of_many = ring && self.fresh.max(self.last) > FEW;
+        let past = self.past(&reading.file);
+        if !reading.cold && !is_one_of_many {
+            let wanted = past.left == 0 && past.nowait != Some(false) && !past.direct;
+            past.left = past.left.saturating_sub(1);
+            if wanted {
+                return true;
+            }
+        }
+        reading.nowait = past.nowait;
+        past.nowait = Some(reading.takes_nowait());
+        false
     }
 
-    /// An operation on `file` has looked, and was done with it or not; and it knows now whether that can be read
-    /// without waiting, or does not.
+    /// An operation has looked, and was done with it or not; and it knows now whether its file can be read without
+    /// waiting, or does not.
     #[inline]
-    pub(crate) fn looked(&mut self, file: &Fd, found: bool, nowait: Option<bool>) {
-        let past = self.past(file);
-        past.nowait = past.nowait.or(nowait);
+    pub(crate) fn looked(&mut self, reading: &Reading, found: bool) {
+        let past = self.past(&reading.file);
+        past.nowait = past.nowait.or(reading.nowait);
         past.length = if found { 0 } else { (2 * past.length).clamp(1, LONGEST) };
         past.left = past.length;
-    }
-
-    /// Whether `file` can be read without waiting. The kernel is asked once, if no look has said it.
-    #[inline]
-    pub(crate) fn takes_nowait(&mut self, file: &Fd) -> bool {
-        *self.past(file).nowait.get_or_insert_with(|| file::takes_nowait(file.as_fd()))
     }
 
     /// What is known of `file`.
@@ -125,9 +128,10 @@ mod tests {
     /// How many of so many operations in one turn look, and find nothing.
     fn looks(ways: &mut Ways, operations: u32, file: &Fd, ring: bool, found: bool) -> u32 {
         let looks = (0..operations).filter(|_| {
-            let wanted = ways.wants_look(file, ring);
+            let mut reading = Reading::new(file.clone());
+            let wanted = ways.wants_look(&mut reading, ring);
             if wanted {
-                ways.looked(file, found, None);
+                ways.looked(&reading, found);
             }
             wanted
         });
@@ -157,8 +161,9 @@ mod tests {
     fn what_goes_back_at_once_is_no_batch() {
         let (mut ways, file) = (Ways::new(), open());
         for _ in 0..100 {
-            assert!(ways.wants_look(&file, true));
-            ways.looked(&file, true, None);
+            let mut reading = Reading::new(file.clone());
+            assert!(ways.wants_look(&mut reading, true));
+            ways.looked(&reading, true);
             ways.went_back();
         }
     }
@@ -176,22 +181,29 @@ mod tests {
         }
     }
 
+    /// What a read of `file` is told that does not look.
+    fn told(ways: &mut Ways, file: &Fd) -> Option<bool> {
+        let mut reading = Reading { cold: true, ..Reading::new(file.clone()) };
+        assert!(!ways.wants_look(&mut reading, true));
+        reading.nowait
+    }
+
     #[test]
     fn what_can_be_read_without_waiting_is_remembered() {
         let mut ways = Ways::new();
         let shared: Fd = Arc::new(std::fs::File::open("/proc/self/status").unwrap());
         let direct = file::takes_nowait(shared.as_fd());
-        assert_eq!([ways.takes_nowait(&shared), ways.takes_nowait(&shared)], [direct; 2]);
-        ways.looked(&shared, true, Some(!direct));
-        assert_eq!(ways.takes_nowait(&shared), direct, "it is known already");
-        let told = open();
-        ways.looked(&told, false, Some(false));
-        assert!(
-            !ways.takes_nowait(&told) && !ways.wants_look(&told, false),
-            "and no look is wanted"
-        );
+        assert_eq!([told(&mut ways, &shared), told(&mut ways, &shared)], [Some(direct); 2]);
+        let with = |file: &Fd, nowait| Reading { nowait, ..Reading::new(file.clone()) };
+        ways.looked(&with(&shared, Some(!direct)), true);
+        assert_eq!(told(&mut ways, &shared), Some(direct), "it is known already");
+        let other = open();
+        ways.looked(&with(&other, Some(false)), false);
+        assert_eq!(told(&mut ways, &other), Some(false));
+        assert_eq!(looks(&mut ways, 10, &other, false, true), 0, "and no look is wanted");
         let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(ways.takes_nowait(&(Arc::new(here) as Fd)), "it has no places to read from");
+        let here: Fd = Arc::new(here);
+        assert_eq!(told(&mut ways, &here), Some(true), "it has no places to read from");
     }
 
     #[test]

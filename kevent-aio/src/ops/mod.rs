@@ -6,8 +6,9 @@ use std::os::fd::BorrowedFd;
 use io_uring::squeue::Entry;
 
 use crate::fixed::Fixed;
-use crate::operation::{Fd, Operation, Outcome, Side, Step};
+use crate::operation::{Operation, Outcome, Side, Step};
 use crate::priority::Priority;
+use crate::reading::Reading;
 
 mod accept;
 mod advise;
@@ -199,20 +200,8 @@ impl Operation for Op {
         self.inner_mut().advance()
     }
 
-    fn reads_from(&self) -> Option<&Fd> {
-        self.inner().reads_from()
-    }
-
-    fn looks(&self) -> bool {
-        self.inner().looks()
-    }
-
-    fn nowait(&self) -> Option<bool> {
-        self.inner().nowait()
-    }
-
-    fn set_nowait(&mut self, nowait: bool) {
-        self.inner_mut().set_nowait(nowait);
+    fn reading(&mut self) -> Option<&mut Reading> {
+        self.inner_mut().reading()
     }
 
     fn encode(&mut self) -> Option<Entry> {

@@ -12,6 +12,7 @@ use crate::fixed::Fixed;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::priority::Priority;
+use crate::reading::Reading;
 use crate::sys::file::{self, STREAM};
 
 /// Reads into a buffer, at an offset, as pread(2).
@@ -49,7 +50,7 @@ use crate::sys::file::{self, STREAM};
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Read {
-    file: Fd,
+    reading: Reading,
     offset: u64,
     buffer: Filling,
     /// How much the buffer held when what is counted began: see [`Read::go_further`].
@@ -59,10 +60,6 @@ pub struct Read {
     /// The file turned out to have no places to read from.
     stream: bool,
     priority: Priority,
-    cold: bool,
-    /// Whether the file can be read without waiting, if that is known. The ring is not for others: see
-    /// [`file::takes_nowait`].
-    nowait: Option<bool>,
 }
 
 impl Read {
@@ -70,15 +67,13 @@ impl Read {
     /// [`Buffer`](crate::Buffer) of a pool, as O_DIRECT needs one. What it held is forgotten.
     pub fn new(file: Fd, offset: u64, memory: impl Into<Memory>) -> Read {
         Read {
-            file,
+            reading: Reading::new(file),
             offset,
             buffer: Filling::new(memory),
             counted: 0,
             ended: false,
             stream: false,
             priority: Priority::Normal,
-            cold: false,
-            nowait: None,
         }
     }
 
@@ -92,7 +87,7 @@ impl Read {
     #[cfg(feature = "tokio")]
     pub(crate) fn look(&mut self, wanted: bool) -> Step {
         let step = if wanted { self.advance() } else { Step::Run };
-        self.cold = true;
+        self.reading.cold = true;
         step
     }
 
@@ -115,7 +110,7 @@ impl Read {
     /// look would wait for the disk then.)
     #[must_use]
     pub fn cold(mut self) -> Read {
-        self.cold = true;
+        self.reading.cold = true;
         self
     }
 
@@ -146,7 +141,7 @@ impl Read {
     /// The file that it reads.
     #[must_use]
     pub fn file(&self) -> &Fd {
-        &self.file
+        &self.reading.file
     }
 
     /// Whether a read has found nothing more: what the buffer lacks, the file lacks.
@@ -167,10 +162,6 @@ impl Read {
         (self.offset + self.buffer.as_slice().len() as u64) as i64
     }
 
-    fn takes_nowait(&mut self) -> bool {
-        *self.nowait.get_or_insert_with(|| file::takes_nowait(self.file.as_fd()))
-    }
-
     /// What was read so far, if anything; whatever else happened will happen again to the next read.
     fn so_far(&self, otherwise: Outcome) -> Step {
         match (self.buffer.as_slice().len() - self.counted, otherwise) {
@@ -186,16 +177,16 @@ impl Operation for Read {
     }
 
     fn advance(&mut self) -> Step {
-        if self.cold {
+        if self.reading.cold {
             return Step::Run;
         }
         loop {
             let position = self.position();
             let room = self.buffer.room();
             let wanted = room.len();
-            let read = file::read_now(self.file.as_fd(), room, position);
+            let read = file::read_now(self.reading.file.as_fd(), room, position);
             if matches!(read, Ok(_) | Err(Errno(libc::EAGAIN))) {
-                self.nowait = Some(true);
+                self.reading.nowait = Some(true);
             }
             match read {
                 Ok(0) => {
@@ -213,7 +204,7 @@ impl Operation for Read {
                 Err(Errno(libc::ESPIPE)) if !self.stream => self.stream = true,
                 Err(Errno(libc::EOPNOTSUPP)) => {
                     // A terminal, say, is a stream that can be polled: the ring waits without a thread.
-                    self.nowait = Some(self.stream);
+                    self.reading.nowait = Some(self.stream);
                     return Step::Run;
                 }
                 Err(Errno(libc::EAGAIN | libc::ENOSYS | libc::EINVAL)) => return Step::Run,
@@ -222,43 +213,31 @@ impl Operation for Read {
         }
     }
 
-    fn reads_from(&self) -> Option<&Fd> {
-        Some(&self.file)
-    }
-
-    fn looks(&self) -> bool {
-        !self.cold
-    }
-
-    fn nowait(&self) -> Option<bool> {
-        self.nowait
-    }
-
-    fn set_nowait(&mut self, nowait: bool) {
-        self.nowait = Some(nowait);
+    fn reading(&mut self) -> Option<&mut Reading> {
+        Some(&mut self.reading)
     }
 
     fn encode(&mut self) -> Option<Entry> {
-        if !self.takes_nowait() {
+        if !self.reading.takes_nowait() {
             return None;
         }
         let (position, ioprio) = (self.position(), self.priority.ioprio());
         let room = self.buffer.room();
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
-        let fd = types::Fd(self.file.as_fd().as_raw_fd());
+        let fd = types::Fd(self.reading.file.as_fd().as_raw_fd());
         Some(opcode::Read::new(fd, pointer, len).offset(position as u64).ioprio(ioprio).build())
     }
 
     fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
-        if !self.takes_nowait() {
+        if !self.reading.takes_nowait() {
             return None;
         }
         let number = fixed.buffer(self.buffer.memory());
-        let slot = fixed.file(self.file.as_fd());
+        let slot = fixed.file(self.reading.file.as_fd());
         let (position, ioprio) = (self.position() as u64, self.priority.ioprio());
         let room = self.buffer.room();
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
-        let fd = types::Fd(self.file.as_fd().as_raw_fd());
+        let fd = types::Fd(self.reading.file.as_fd().as_raw_fd());
         Some(match (slot.map(types::Fixed), number) {
             (Some(slot), Some(number)) => opcode::ReadFixed::new(slot, pointer, len, number)
                 .offset(position)
@@ -277,7 +256,7 @@ impl Operation for Read {
 
     fn run(&mut self) -> Outcome {
         let position = self.position();
-        file::read(self.file.as_fd(), self.buffer.room(), position)
+        file::read(self.reading.file.as_fd(), self.buffer.room(), position)
     }
 
     fn priority(&self) -> Priority {
@@ -303,7 +282,7 @@ impl Operation for Read {
 impl fmt::Debug for Read {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Read")
-            .field("file", &self.file.as_fd())
+            .field("file", &self.reading.file.as_fd())
             .field("offset", &self.offset)
             .field("buffer", &self.buffer)
             .finish_non_exhaustive()

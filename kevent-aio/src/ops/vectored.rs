@@ -11,6 +11,7 @@ use crate::buffer::{Filling, Iovecs, MOST, PinnedIovecs};
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::priority::Priority;
+use crate::reading::Reading;
 use crate::sys::file::{self, STREAM};
 
 /// How many buffers one call takes (`UIO_MAXIOV`).
@@ -65,13 +66,11 @@ pub struct WriteVectored {
 
 /// Where to read or write, and the list of buffers while the ring works on them.
 struct Place {
-    file: Fd,
+    /// Many buffers are not looked for in memory.
+    reading: Reading,
     offset: u64,
     /// The file turned out to have no places.
     stream: bool,
-    /// Whether the file can be read without waiting, if that is known. The ring is not for others: see
-    /// [`file::takes_nowait`].
-    nowait: Option<bool>,
     priority: Priority,
     pinned: PinnedIovecs,
 }
@@ -79,10 +78,9 @@ struct Place {
 impl Place {
     fn new(file: Fd, offset: u64) -> Place {
         Place {
-            file,
+            reading: Reading { cold: true, ..Reading::new(file) },
             offset,
             stream: false,
-            nowait: None,
             priority: Priority::Normal,
             pinned: PinnedIovecs::default(),
         }
@@ -96,12 +94,8 @@ impl Place {
         check_range(self.offset, MOST as u64)
     }
 
-    fn takes_nowait(&mut self) -> bool {
-        *self.nowait.get_or_insert_with(|| file::takes_nowait(self.file.as_fd()))
-    }
-
     fn fd(&self) -> types::Fd {
-        types::Fd(self.file.as_fd().as_raw_fd())
+        types::Fd(self.reading.file.as_fd().as_raw_fd())
     }
 
     fn position(&self) -> i64 {
@@ -147,16 +141,12 @@ impl Operation for ReadVectored {
         Step::Run
     }
 
-    fn reads_from(&self) -> Option<&Fd> {
-        Some(&self.place.file)
-    }
-
-    fn set_nowait(&mut self, nowait: bool) {
-        self.place.nowait = Some(nowait);
+    fn reading(&mut self) -> Option<&mut Reading> {
+        Some(&mut self.place.reading)
     }
 
     fn encode(&mut self) -> Option<Entry> {
-        if !self.place.takes_nowait() {
+        if !self.place.reading.takes_nowait() {
             return None;
         }
         self.place.pinned = Iovecs::of_rooms(&mut self.buffers).pinned();
@@ -167,7 +157,7 @@ impl Operation for ReadVectored {
     }
 
     fn run(&mut self) -> Outcome {
-        let (fd, position) = (self.place.file.as_fd(), self.place.position());
+        let (fd, position) = (self.place.reading.file.as_fd(), self.place.position());
         file::read_vectored(fd, &Iovecs::of_rooms(&mut self.buffers), position)
     }
 
@@ -227,12 +217,12 @@ impl Operation for WriteVectored {
     }
 
     fn run(&mut self) -> Outcome {
-        let (fd, position) = (self.place.file.as_fd(), self.place.position());
+        let (fd, position) = (self.place.reading.file.as_fd(), self.place.position());
         file::write_vectored(fd, &Iovecs::of_data(&self.buffers), position)
     }
 
     fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.place.file.as_fd())
+        Some(self.place.reading.file.as_fd())
     }
 
     fn priority(&self) -> Priority {
@@ -247,7 +237,7 @@ impl Operation for WriteVectored {
 impl fmt::Debug for ReadVectored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadVectored")
-            .field("file", &self.place.file.as_fd())
+            .field("file", &self.place.reading.file.as_fd())
             .field("offset", &self.place.offset)
             .field("buffers", &self.buffers)
             .finish_non_exhaustive()
@@ -257,7 +247,7 @@ impl fmt::Debug for ReadVectored {
 impl fmt::Debug for WriteVectored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriteVectored")
-            .field("file", &self.place.file.as_fd())
+            .field("file", &self.place.reading.file.as_fd())
             .field("offset", &self.place.offset)
             .field("buffers", &self.buffers.len())
             .finish_non_exhaustive()

@@ -273,11 +273,12 @@ impl Engine {
 
     fn look_at(&self, read: &mut Read) -> Step {
         let ways = || self.0.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(reading) = read.reading() else { return Step::Run };
         // No batch is known of here: as without a ring.
-        let wanted = read.looks() && ways().wants_look(read.file(), false);
+        let wanted = ways().wants_look(reading, false);
         let step = read.look(wanted);
-        if wanted {
-            ways().looked(read.file(), matches!(step, Step::Done(_)), read.nowait());
+        if let (true, Some(reading)) = (wanted, read.reading()) {
+            ways().looked(reading, matches!(step, Step::Done(_)));
         }
         step
     }
