@@ -7,7 +7,7 @@ mod source;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use kevent_core::{Due, Interest, PollSet, Table, Token, Trigger};
@@ -16,10 +16,10 @@ use crate::backend::pool::{Pool, Worked};
 use crate::backend::uring::{Pushed, Reaped, Uring};
 use crate::backend::{Done, Job};
 use crate::barriers::Barriers;
-use crate::completion::{Cancel, Completion, Started, SubmitError};
+use crate::completion::{Cancel, Started, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
 use crate::meter::{Class, Meter};
-use crate::operation::{Errno, Fd, Operation, Outcome, Side, Step};
+use crate::operation::{Errno, Fd, Operation, Order, Outcome, Side, Step};
 use crate::ops::Op;
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
@@ -35,7 +35,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 
 /// Asynchronous I/O as a source of a queue.
 ///
-/// [`submit`](Aio::submit) takes an operation and never blocks; when it is done one [`Completion`]
+/// [`submit`](Aio::submit) takes an operation and never blocks; when it is done one [`Completion`](crate::Completion)
 /// comes out of the queue and gives the operation back, with buffers and descriptors. What does not
 /// block is done at once. The rest goes to io_uring in batches, one system call for each turn of the
 /// queue; or to a bounded pool of threads, where io_uring can't be had or is refused later on. Which of
@@ -96,7 +96,8 @@ pub struct Aio {
     runnable: VecDeque<Token>,
     barriers: Barriers,
     deadlines: BTreeSet<(Instant, Token)>,
-    done: VecDeque<Completion>,
+    /// What is done, in order. Some may be gone since.
+    done: VecDeque<Token>,
     ways: Ways,
     counters: Counters,
     meter: Box<Meter>,
@@ -192,7 +193,7 @@ impl Aio {
         }
         let step = self.first_step(&mut op);
         let Step::Done(result) = step else {
-            let token = self.flights.insert(Flight::new(key, None, None));
+            let token = self.flights.insert(Flight::new(key, None));
             self.go_on(token, Box::new(op), step);
             self.changed();
             return Ok(Started::InFlight(token));
@@ -204,9 +205,10 @@ impl Aio {
 
     /// Asks for an operation to end early.
     ///
-    /// One completion comes in any case, and tells the truth: [`Completion::was_cancelled`], or the
-    /// result if the operation was done before it could be stopped. What is at work in the pool, a read
-    /// of a pipe for example, can't be stopped: it ends when it ends.
+    /// One completion comes in any case, and tells the truth: that it
+    /// [was cancelled](crate::Completion::was_cancelled), or the result if the operation was done before it
+    /// could be stopped. What is at work in the pool, a read of a pipe for example, can't be stopped: it ends
+    /// when it ends.
     pub fn cancel(&mut self, token: Token) -> Cancel {
         let answer = self.end(token, Reason::Cancelled);
         self.changed();
@@ -224,7 +226,7 @@ impl Aio {
             return false;
         }
         match flight.stage {
-            Stage::Done | Stage::Handed => drop(self.flights.remove(token)),
+            Stage::Done(..) | Stage::Handed => drop(self.flights.remove(token)),
             Stage::Together(_) => {
                 flight.abandoned = true;
                 for member in self.members(token) {
@@ -318,37 +320,44 @@ impl Aio {
         deadline: Option<Instant>,
         group: Option<Token>,
     ) -> Token {
-        let socket = op.socket().map(|socket| socket.as_raw_fd());
-        let line = socket.map(|_| Side::Writing);
-        let writes_to = op.writes_to().map(|file| file.as_raw_fd());
-        let behind = op.waits_for_writes_to().map(|file| self.writes_to(file)).unwrap_or_default();
-        let flight = Flight { group, writes_to, ..Flight::new(key, line, deadline) };
-        let token = self.insert(flight);
+        let order = op.order();
+        let line = matches!(order, Order::InLine(_)).then_some(Side::Writing);
+        let token = self.insert(Flight { group, order, line, ..Flight::new(key, deadline) });
         // From here on it stays where it is: the kernel may point into it, and it is moved no more.
         let op = Box::new(op);
-        if !behind.is_empty() {
-            self.barriers.insert(token, behind);
+        if self.has_to_wait(token, order) {
             self.put(token, Stage::InLine(op));
-            return token;
-        }
-        match socket {
-            Some(fd) if !self.sockets.join(fd, Side::Writing, token) => {
-                self.put(token, Stage::InLine(op))
-            }
-            _ => self.begin(token, op),
+        } else {
+            self.begin(token, op);
         }
         token
     }
 
+    /// Whether others are to be done before.
+    fn has_to_wait(&mut self, token: Token, order: Order) -> bool {
+        match order {
+            Order::Free | Order::Write(_) => false,
+            Order::InLine(socket) => !self.sockets.join(socket, Side::Writing, token),
+            Order::AfterWrites(file) => {
+                let behind = self.writes_to(file);
+                let waits = !behind.is_empty();
+                if waits {
+                    self.barriers.insert(token, behind);
+                }
+                waits
+            }
+        }
+    }
+
     /// The writes to a file that are in flight.
-    fn writes_to(&self, file: BorrowedFd<'_>) -> Vec<Token> {
-        let number = file.as_raw_fd();
+    fn writes_to(&self, number: RawFd) -> Vec<Token> {
         let identity = file::identity(number);
         let is_same =
             |other| other == number || identity.is_some() && file::identity(other) == identity;
-        let at_work = |flight: &Flight| !matches!(flight.stage, Stage::Done | Stage::Handed);
+        let at_work = |flight: &Flight| !matches!(flight.stage, Stage::Done(..) | Stage::Handed);
         let writes = self.flights.iter().filter(|(_, flight)| at_work(flight));
-        let writes = writes.filter(|(_, flight)| flight.writes_to.is_some_and(is_same));
+        let writes = writes
+            .filter(|(_, flight)| matches!(flight.order, Order::Write(other) if is_same(other)));
         writes.map(|(token, _)| token).collect()
     }
 
@@ -528,7 +537,8 @@ impl Aio {
     /// An operation has its result.
     fn finish(&mut self, token: Token, op: Box<Op>, result: io::Result<u64>) {
         let Some(flight) = self.flights.get_mut(token) else { return };
-        flight.stage = Stage::Done;
+        self.counters.inline +=
+            u64::from(flight.way == Way::Inline && !matches!(*op, Op::Group(_)));
         if let Some(deadline) = flight.deadline {
             self.deadlines.remove(&(deadline, token));
         }
@@ -537,26 +547,22 @@ impl Aio {
                 self.runnable.extend(self.sockets.leave(socket, side, token));
             }
         }
-        if flight.writes_to.is_some() && !self.barriers.is_empty() {
+        if matches!(flight.order, Order::Write(_)) && !self.barriers.is_empty() {
             self.runnable.extend(self.barriers.done(token));
         }
-        self.counters.inline +=
-            u64::from(flight.way == Way::Inline && !matches!(*op, Op::Group(_)));
-        let (key, way, group, abandoned) = (flight.key, flight.way, flight.group, flight.abandoned);
-        let cancelled = flight.ended == Some(Reason::Cancelled);
-        let completion = Completion { token, key, result, op, way, cancelled };
-        if let Some(group) = group {
-            return self.settle(group, completion, abandoned);
+        flight.stage = Stage::Done(op, result);
+        match flight.group {
+            Some(group) => self.settle(token, group),
+            None => self.tell(token),
         }
-        self.tell(completion, abandoned);
     }
 
-    /// The user is to have a completion, unless he has said that he does not want it.
-    fn tell(&mut self, completion: Completion, abandoned: bool) {
-        if abandoned {
-            self.flights.remove(completion.token);
+    /// The user is to have the completion of what is done, unless he has said that he does not want it.
+    fn tell(&mut self, token: Token) {
+        if self.flights.get(token).is_some_and(|flight| flight.abandoned) {
+            self.flights.remove(token);
         } else {
-            self.done.push_back(completion);
+            self.done.push_back(token);
         }
     }
 

@@ -1,12 +1,12 @@
 //! One operation on its way from submission to completion.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Instant;
 
 use kevent_core::Token;
 
-use crate::operation::Side;
+use crate::completion::Completion;
+use crate::operation::{Order, Side};
 use crate::ops::{Group, Op};
 use crate::report::Way;
 
@@ -17,8 +17,7 @@ pub(crate) struct Flight {
     pub(crate) stage: Stage,
     /// The group of which it is a member.
     pub(crate) group: Option<Token>,
-    /// The file that it writes to.
-    pub(crate) writes_to: Option<RawFd>,
+    pub(crate) order: Order,
     /// The side of its socket in whose line it stands.
     pub(crate) line: Option<Side>,
     pub(crate) deadline: Option<Instant>,
@@ -48,8 +47,8 @@ pub(crate) enum Stage {
     OnPool,
     /// A group, some of whose members are not done.
     Together(Box<Op>),
-    /// Done; the completion waits for room in the queue.
-    Done,
+    /// Done with this result; the completion waits for room in the queue.
+    Done(Box<Op>, io::Result<u64>),
     /// Done; the completion is in the queue.
     Handed,
 }
@@ -71,13 +70,13 @@ impl Reason {
 }
 
 impl Flight {
-    pub(crate) fn new(key: u64, line: Option<Side>, deadline: Option<Instant>) -> Flight {
+    pub(crate) fn new(key: u64, deadline: Option<Instant>) -> Flight {
         Flight {
             key,
             stage: Stage::Here,
             group: None,
-            writes_to: None,
-            line,
+            order: Order::Free,
+            line: None,
             deadline,
             end: None,
             ended: None,
@@ -99,7 +98,7 @@ impl Flight {
             Stage::InLine(op) | Stage::Armed(op) | Stage::Backlog(op) | Stage::Together(op) => {
                 Some(op)
             }
-            Stage::Here | Stage::OnRing | Stage::OnPool | Stage::Done | Stage::Handed => None,
+            Stage::Here | Stage::OnRing | Stage::OnPool | Stage::Done(..) | Stage::Handed => None,
         }
     }
 
@@ -134,5 +133,24 @@ impl Flight {
                 None
             }
         }
+    }
+
+    /// Its completion, if it is done.
+    pub(crate) fn take_completion(&mut self, token: Token) -> Option<Completion> {
+        match std::mem::replace(&mut self.stage, Stage::Handed) {
+            Stage::Done(op, result) => {
+                let cancelled = self.ended == Some(Reason::Cancelled);
+                Some(Completion { token, key: self.key, result, op, way: self.way, cancelled })
+            }
+            elsewhere => {
+                self.stage = elsewhere;
+                None
+            }
+        }
+    }
+
+    /// Its completion was not to be had yet.
+    pub(crate) fn put_back(&mut self, completion: Completion) {
+        self.stage = Stage::Done(completion.op, completion.result);
     }
 }

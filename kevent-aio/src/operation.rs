@@ -1,7 +1,7 @@
 //! What an operation is, as the engine sees it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use io_uring::squeue::Entry;
@@ -70,14 +70,9 @@ pub(crate) trait Operation: Send {
         Priority::Normal
     }
 
-    /// The file whose contents the operation changes.
-    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    /// The file of which all writes that were submitted before are to be done first.
-    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
-        None
+    /// Which others it is to be done after, and which others after it.
+    fn order(&self) -> Order {
+        self.socket().map_or(Order::Free, |socket| Order::InLine(socket.as_raw_fd()))
     }
 
     /// The socket that the operation writes to. Operations on one socket are done one after another,
@@ -105,6 +100,19 @@ pub(crate) trait Operation: Send {
             Side::Writing => self.socket(),
         }
     }
+}
+
+/// Which operations are done one after another. All others are done in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It waits for none, and none for it.
+    Free,
+    /// After those that write to the same socket, and were submitted before.
+    InLine(RawFd),
+    /// It changes what is in this file: a barrier may wait for it.
+    Write(RawFd),
+    /// After all writes to this file that were submitted before.
+    AfterWrites(RawFd),
 }
 
 /// The two sides of a socket, which get ready each for itself.

@@ -68,7 +68,7 @@ impl Aio {
     /// What has no result yet.
     fn unfinished(&self) -> Vec<Abandoned> {
         let done = |flight: &Flight| {
-            flight.abandoned || matches!(flight.stage, Stage::Done | Stage::Handed)
+            flight.abandoned || matches!(flight.stage, Stage::Done(..) | Stage::Handed)
         };
         let left = self.flights.iter().filter(|(_, flight)| !done(flight));
         left.map(|(token, flight)| Abandoned { token, key: flight.key }).collect()

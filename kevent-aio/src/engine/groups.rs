@@ -5,7 +5,6 @@ use std::time::Instant;
 use kevent_core::Token;
 
 use super::Aio;
-use crate::completion::Completion;
 use crate::flight::{Flight, Reason, Stage};
 use crate::ops::{Group, Op};
 
@@ -18,7 +17,7 @@ impl Aio {
         deadline: Option<Instant>,
     ) -> Token {
         let members = group.begin();
-        let token = self.insert(Flight::new(key, None, deadline));
+        let token = self.insert(Flight::new(key, deadline));
         self.put(token, Stage::Together(Box::new(Op::Group(group))));
         // One may be done, and the group with it, before the next is begun; which comes on its own then.
         for (op, key) in members {
@@ -29,18 +28,19 @@ impl Aio {
     }
 
     /// A member of a group is done. The group may have been before.
-    pub(super) fn settle(&mut self, token: Token, completion: Completion, abandoned: bool) {
+    pub(super) fn settle(&mut self, member: Token, token: Token) {
+        let Some(flight) = self.flights.get_mut(member) else { return };
+        let succeeded = matches!(flight.stage, Stage::Done(_, Ok(_)));
+        let abandoned = flight.abandoned;
         let flight = self.flights.get_mut(token);
-        let Some(group) = flight.and_then(Flight::group_mut) else {
-            return self.tell(completion, abandoned);
-        };
-        group.settle(completion.result.is_ok());
+        let Some(group) = flight.and_then(Flight::group_mut) else { return self.tell(member) };
+        group.settle(succeeded);
         if abandoned || group.tells_each() {
-            self.tell(completion, abandoned);
-        } else {
-            self.flights.remove(completion.token);
-            if let Some(group) = self.flights.get_mut(token).and_then(Flight::group_mut) {
-                group.keep(completion);
+            self.tell(member);
+        } else if let Some(mut flight) = self.flights.remove(member) {
+            let group = self.flights.get_mut(token).and_then(Flight::group_mut);
+            if let (Some(group), Some(done)) = (group, flight.take_completion(member)) {
+                group.keep(done);
             }
         }
         self.finish_group(token, None);

@@ -54,15 +54,15 @@ impl Source for Aio {
     }
 
     fn drain(&mut self, sink: &mut impl Sink<Completion>) -> io::Result<()> {
-        while let Some(completion) = self.done.pop_front() {
-            let token = completion.token;
+        while let Some(token) = self.done.pop_front() {
             // Abandoned since.
             let Some(flight) = self.flights.get_mut(token) else { continue };
+            let Some(completion) = flight.take_completion(token) else { continue };
             if let Err(Full(completion)) = sink.push(token, completion) {
-                self.done.push_front(completion);
+                flight.put_back(completion);
+                self.done.push_front(token);
                 break;
             }
-            flight.stage = Stage::Handed;
         }
         Ok(())
     }

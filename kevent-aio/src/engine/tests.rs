@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kevent_core::Queue;
 
 use super::*;
+use crate::completion::Completion;
 use crate::ops::Read;
 
 /// An engine on a pool of one thread, with what that makes of the operations.

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::squeue::Entry;
 
 use crate::buffer::Filling;
-use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::operation::{Errno, Fd, Operation, Order, Outcome, Step};
 use crate::ops::check_range;
 use crate::sys::file;
 
@@ -203,8 +203,8 @@ impl Operation for CopyRange {
         Ok(0)
     }
 
-    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.target.as_fd())
+    fn order(&self) -> Order {
+        Order::Write(self.target.as_fd().as_raw_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

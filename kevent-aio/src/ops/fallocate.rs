@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use crate::operation::{Fd, Operation, Outcome, Step};
+use crate::operation::{Fd, Operation, Order, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::sys::file;
 
@@ -79,8 +79,8 @@ impl Operation for Fallocate {
         file::fallocate(self.file.as_fd(), self.mode, self.offset as i64, self.len as i64)
     }
 
-    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.file.as_fd())
+    fn order(&self) -> Order {
+        Order::Write(self.file.as_fd().as_raw_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

@@ -1,13 +1,13 @@
 //! Bringing a file to stable storage.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::squeue::Entry;
 use io_uring::types::FsyncFlags;
 use io_uring::{opcode, types};
 
-use crate::operation::{Fd, Operation, Outcome, Step};
+use crate::operation::{Fd, Operation, Order, Outcome, Step};
 use crate::ops::done;
 use crate::sys::file;
 
@@ -72,6 +72,10 @@ fn entry(file: &Fd, flags: FsyncFlags) -> Entry {
     opcode::Fsync::new(types::Fd(file.as_fd().as_raw_fd())).flags(flags).build()
 }
 
+fn order(file: &Fd, after_writes: bool) -> Order {
+    if after_writes { Order::AfterWrites(file.as_fd().as_raw_fd()) } else { Order::Free }
+}
+
 impl Operation for Fsync {
     fn advance(&mut self) -> Step {
         Step::Run
@@ -85,8 +89,8 @@ impl Operation for Fsync {
         file::fsync(self.file.as_fd())
     }
 
-    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
-        self.after_writes.then(|| self.file.as_fd())
+    fn order(&self) -> Order {
+        order(&self.file, self.after_writes)
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {
@@ -107,8 +111,8 @@ impl Operation for Fdatasync {
         file::fdatasync(self.file.as_fd())
     }
 
-    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
-        self.after_writes.then(|| self.file.as_fd())
+    fn order(&self) -> Order {
+        order(&self.file, self.after_writes)
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use io_uring::squeue::Entry;
 
 use crate::fixed::Fixed;
-use crate::operation::{Operation, Outcome, Side, Step};
+use crate::operation::{Operation, Order, Outcome, Side, Step};
 use crate::priority::Priority;
 use crate::reading::Reading;
 
@@ -228,12 +228,8 @@ impl Operation for Op {
         self.inner().priority()
     }
 
-    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        self.inner().writes_to()
-    }
-
-    fn waits_for_writes_to(&self) -> Option<BorrowedFd<'_>> {
-        self.inner().waits_for_writes_to()
+    fn order(&self) -> Order {
+        self.inner().order()
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {

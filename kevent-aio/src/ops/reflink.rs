@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::squeue::Entry;
 
-use crate::operation::{Fd, Operation, Outcome, Step};
+use crate::operation::{Fd, Operation, Order, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::sys::file;
 
@@ -83,8 +83,8 @@ impl Operation for Reflink {
         file::clone_range(self.source.as_fd(), from, self.target.as_fd(), to, len)
     }
 
-    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.target.as_fd())
+    fn order(&self) -> Order {
+        Order::Write(self.target.as_fd().as_raw_fd())
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

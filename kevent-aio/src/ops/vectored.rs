@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
 use crate::buffer::{Filling, Iovecs, MOST, PinnedIovecs};
-use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::operation::{Errno, Fd, Operation, Order, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::priority::Priority;
 use crate::reading::Reading;
@@ -221,8 +221,8 @@ impl Operation for WriteVectored {
         file::write_vectored(fd, &Iovecs::of_data(&self.buffers), position)
     }
 
-    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.place.reading.file.as_fd())
+    fn order(&self) -> Order {
+        Order::Write(self.place.reading.file.as_fd().as_raw_fd())
     }
 
     fn priority(&self) -> Priority {

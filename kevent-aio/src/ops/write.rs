@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
 use crate::buffer::{MOST, Memory};
 use crate::fixed::Fixed;
-use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::operation::{Errno, Fd, Operation, Order, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::priority::Priority;
 use crate::sys::file::{self, STREAM};
@@ -147,8 +147,8 @@ impl Operation for Write {
         file::write(self.file.as_fd(), self.data(), self.position())
     }
 
-    fn writes_to(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.file.as_fd())
+    fn order(&self) -> Order {
+        Order::Write(self.file.as_fd().as_raw_fd())
     }
 
     fn priority(&self) -> Priority {
