@@ -140,7 +140,7 @@ impl Aio {
     /// `WouldBlock` when as many operations are in flight as the capacity allows, `InvalidInput` when
     /// the operation can't be meant. It is given back.
     pub fn submit(&mut self, op: impl Into<Op>, key: u64) -> Result<Token, SubmitError> {
-        self.admit(op.into(), key, None)
+        self.admit(Box::new(op.into()), key, None)
     }
 
     /// Takes `op` in, and cancels it if it is not done by `deadline`. The result is `TimedOut` then;
@@ -155,7 +155,7 @@ impl Aio {
         key: u64,
         deadline: Instant,
     ) -> Result<Token, SubmitError> {
-        self.admit(op.into(), key, Some(deadline))
+        self.admit(Box::new(op.into()), key, Some(deadline))
     }
 
     /// Begins `op`. If it can be done at once, without blocking, it is done when this returns, and nothing of it
@@ -189,7 +189,7 @@ impl Aio {
         let mut op = op.into();
         let looks = op.reading().is_some_and(|reading| !reading.cold);
         if !looks || self.flights.len() >= self.capacity || op.check().is_err() {
-            return self.admit(op, key, None).map(Started::InFlight);
+            return self.admit(Box::new(op), key, None).map(Started::InFlight);
         }
         let step = self.first_step(&mut op);
         let Step::Done(result) = step else {
@@ -287,13 +287,20 @@ impl Aio {
         }
     }
 
-    fn admit(&mut self, op: Op, key: u64, deadline: Option<Instant>) -> Result<Token, SubmitError> {
+    /// From here on the operation stays where it is: the kernel may point into it, and it is moved no more.
+    fn admit(
+        &mut self,
+        op: Box<Op>,
+        key: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Token, SubmitError> {
         if let Err(error) = self.has_room_for(&op).and_then(|()| op.check()) {
-            return Err(SubmitError { error, op });
+            return Err(SubmitError { error, op: *op });
         }
-        let token = match op {
-            Op::Group(group) => self.take_apart(group, key, deadline),
-            op => self.take_in(op, key, deadline, None),
+        let token = if let Op::Group(_) = *op {
+            self.take_apart(op, key, deadline)
+        } else {
+            self.take_in(op, key, deadline, None)
         };
         self.changed();
         Ok(token)
@@ -315,7 +322,7 @@ impl Aio {
     /// Begins an operation that was admitted.
     fn take_in(
         &mut self,
-        op: Op,
+        op: Box<Op>,
         key: u64,
         deadline: Option<Instant>,
         group: Option<Token>,
@@ -323,8 +330,6 @@ impl Aio {
         let order = op.order();
         let line = matches!(order, Order::InLine(_)).then_some(Side::Writing);
         let token = self.insert(Flight { group, order, line, ..Flight::new(key, deadline) });
-        // From here on it stays where it is: the kernel may point into it, and it is moved no more.
-        let op = Box::new(op);
         if self.has_to_wait(token, order) {
             self.put(token, Stage::InLine(op));
         } else {

@@ -77,17 +77,26 @@ pub(crate) struct Meter {
     pub(crate) waits: Histogram,
     /// The time at which completions are looked at: asked once for all of a turn.
     now: Option<Instant>,
+    /// Since when the last one was on the ring, and for how long: those of a batch have that in common.
+    last: Option<(Instant, u64)>,
 }
 
 impl Meter {
     /// Time has passed.
     pub(crate) fn turn(&mut self) {
         self.now = None;
+        self.last = None;
     }
 
     pub(crate) fn by_ring(&mut self, class: Class, handed: Instant) {
-        let now = *self.now.get_or_insert_with(Instant::now);
-        let took = nanos(now.saturating_duration_since(handed));
+        let took = match self.last {
+            Some((since, took)) if since == handed => took,
+            _ => {
+                let now = *self.now.get_or_insert_with(Instant::now);
+                nanos(now.saturating_duration_since(handed))
+            }
+        };
+        self.last = Some((handed, took));
         self.by_class[class as usize].on_ring.record(took);
     }
 

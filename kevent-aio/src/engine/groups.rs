@@ -6,22 +6,22 @@ use kevent_core::Token;
 
 use super::Aio;
 use crate::flight::{Flight, Reason, Stage};
-use crate::ops::{Group, Op};
+use crate::ops::Op;
 
 impl Aio {
     /// Begins the members of a group.
     pub(super) fn take_apart(
         &mut self,
-        mut group: Group,
+        mut op: Box<Op>,
         key: u64,
         deadline: Option<Instant>,
     ) -> Token {
-        let members = group.begin();
+        let members = if let Op::Group(group) = &mut *op { group.begin() } else { Vec::new() };
         let token = self.insert(Flight::new(key, deadline));
-        self.put(token, Stage::Together(Box::new(Op::Group(group))));
+        self.put(token, Stage::Together(op));
         // One may be done, and the group with it, before the next is begun; which comes on its own then.
         for (op, key) in members {
-            self.take_in(op, key, None, Some(token));
+            self.take_in(Box::new(op), key, None, Some(token));
         }
         self.finish_group(token, None);
         token
