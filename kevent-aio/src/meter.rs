@@ -48,6 +48,7 @@ impl Class {
             Op::Fsync(_) | Op::Fdatasync(_) => Class::Sync,
             Op::Sendfile(_) => Class::Transfer,
             Op::Accept(_)
+            | Op::AcceptMany(_)
             | Op::Connect(_)
             | Op::Recv(_)
             | Op::RecvFrom(_)

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, PATIENCE, honest};
 use kevent_aio::{
-    Accept, Builder, Chain, Close, Completion, Connect, Fallocate, Fd, Fdatasync, Fsync, Op, Open,
-    Payload, Read, ReadVectored, Recv, RecvFrom, Send, SendTo, Sendfile, Shutdown, Statx, Write,
-    WriteVectored,
+    Accept, AcceptMany, Builder, Chain, Close, Completion, Connect, Fallocate, Fd, Fdatasync,
+    Fsync, Op, Open, Payload, Read, ReadVectored, Recv, RecvFrom, Send, SendTo, Sendfile, Shutdown,
+    Statx, Write, WriteVectored,
 };
 use kevent_core::testing::Dice;
 use kevent_core::{Queue, Token, Wait};
@@ -279,8 +279,9 @@ fn on_sockets(dir: &Path, w: &mut Watch) -> Vec<Case> {
 
 /// Operations that wait until they are released.
 fn that_wait(_: &Path, w: &mut Watch) -> Vec<Case> {
-    let (listener, address) = listener();
+    let ((one, address), (many, address_of_many)) = (listener(), listener());
     let come = move || drop(TcpStream::connect(address));
+    let come_to_many = move || drop(TcpStream::connect(address_of_many));
     let mut stream = || {
         let (near, far) = UnixStream::pair().unwrap();
         let leave: Release = Box::new(move || drop(far));
@@ -293,7 +294,8 @@ fn that_wait(_: &Path, w: &mut Watch) -> Vec<Case> {
     let here = datagrams.local_addr().unwrap();
     let write = move || drop(udp().send_to(b"x", here));
     vec![
-        ("waiting accept", Accept::new(w.fd(listener)).into(), Box::new(come)),
+        ("waiting accept", Accept::new(w.fd(one)).into(), Box::new(come)),
+        ("accept of many", AcceptMany::new(w.fd(many)).into(), Box::new(come_to_many)),
         ("waiting read", Read::new(read, 0, buffer()).into(), end_read),
         ("waiting receive", Recv::new(recv, buffer()).all().into(), end_recv),
         ("waiting receive from", RecvFrom::new(w.fd(datagrams), buffer()).into(), Box::new(write)),

@@ -20,13 +20,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe, cqueue, opcode};
 use kevent_core::Token;
 
 use crate::backend::{Done, Job};
 use crate::buffers::Buffers;
 use crate::fixed::Fixed;
-use crate::operation::{Errno, Fd, Operation, Outcome};
+use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::ops::Op;
 use crate::report::{Call, Refusal};
 use crate::sys::epoll::wait_readable;
 
@@ -65,8 +66,8 @@ pub(crate) struct Uring {
     pushed: VecDeque<u64>,
     /// Operations to cancel, for which there was no room yet.
     cancels: VecDeque<Token>,
-    /// Entries whose completion is still to come. Never more than the completion queue holds, so
-    /// that it never overflows.
+    /// Entries whose last completion is still to come. Never more than the completion queue holds: so only
+    /// what a multishot brings besides makes it overflow.
     expected: usize,
     /// When the first was pushed of those that are handed over next: the clock is asked once for all.
     batch_since: Option<Instant>,
@@ -106,6 +107,8 @@ pub(crate) enum Reaped {
     Done(Done, Instant),
     /// The ring did not do it: it lacks the opcode, or the thread that submitted it has ended.
     Undone(Job),
+    /// Something of an operation that stays on the ring.
+    More(Token, Option<Box<Op>>),
 }
 
 impl Uring {
@@ -243,6 +246,19 @@ impl Uring {
         }
     }
 
+    /// Takes a multishot off the ring, to be put there again later, unless it is to go already.
+    pub(crate) fn pause(&mut self, token: Token) {
+        if self.held_mut(token).is_some_and(|held| !held.cancelling) {
+            self.cancel(token);
+        }
+    }
+
+    /// The operation, if it is on the ring: one into which the kernel has no pointer.
+    pub(crate) fn multishot(&self, token: Token) -> Option<&Op> {
+        let held = self.held.get(token.slot() as usize)?.as_ref()?;
+        (held.job.token == token && held.job.op.is_endless()).then_some(&*held.job.op)
+    }
+
     /// Hands over what was pushed, in one call, or none if that is nothing. What the kernel does not
     /// take now is handed over with the next.
     ///
@@ -319,11 +335,45 @@ impl Uring {
     /// The next completion, if there is one. Makes no system call.
     pub(crate) fn reap(&mut self) -> Option<Reaped> {
         loop {
-            let entry = self.ring.completion().next()?;
+            let Some(entry) = self.ring.completion().next() else {
+                if self.fetch_overflow() {
+                    continue;
+                }
+                return None;
+            };
+            if cqueue::more(entry.flags()) {
+                return Some(self.more(entry.user_data(), entry.result()));
+            }
             self.expected = self.expected.saturating_sub(1);
             let Some(held) = self.release(entry.user_data()) else { continue };
             return Some(held.answer(entry.result()));
         }
+    }
+
+    /// One completion of several. The operation may be asked while the kernel has its entry: that points to
+    /// nothing of it.
+    fn more(&mut self, name: u64, result: i32) -> Reaped {
+        let token = Token::from_bits(name);
+        // It is there: the ring lets go of nothing whose last completion it has not seen.
+        let op = self.held_mut(token).map(|held| &mut held.job.op);
+        let piece = op.and_then(|op| match op.complete(outcome_of(result)) {
+            Step::Piece => op.take_piece(),
+            _ => None,
+        });
+        Reaped::More(token, piece)
+    }
+
+    /// Has the kernel move what the completion queue had no room for, now that it is empty. Only multishots bring
+    /// more than there is room for, and the kernel ends them by that.
+    fn fetch_overflow(&mut self) -> bool {
+        // What IORING_ENTER_GETEVENTS is in the kernel's header.
+        const GETEVENTS: u32 = 1;
+        if !self.ring.submission().cq_overflow() {
+            return false;
+        }
+        // SAFETY: nothing is handed over, and there is no argument.
+        let fetched = unsafe { self.ring.submitter().enter::<()>(0, 0, GETEVENTS, None) };
+        fetched.is_ok() && !self.ring.completion().is_empty()
     }
 
     fn held_mut(&mut self, token: Token) -> Option<&mut Held> {
@@ -349,8 +399,7 @@ impl Uring {
 impl Held {
     fn answer(self, result: i32) -> Reaped {
         let Held { job, opcode, cancelling, since } = self;
-        let mut outcome: Outcome =
-            u32::try_from(result).map_err(|_| Errno(result.saturating_neg()));
+        let mut outcome = outcome_of(result);
         if opcode == opcode::Close::CODE && outcome == Err(Errno(libc::EINTR)) {
             // The descriptor is closed by then, and closing it again would hit another.
             outcome = Ok(0);
@@ -364,6 +413,10 @@ impl Held {
         };
         if undone { Reaped::Undone(job) } else { Reaped::Done(Done { job, outcome }, since) }
     }
+}
+
+fn outcome_of(result: i32) -> Outcome {
+    u32::try_from(result).map_err(|_| Errno(result.saturating_neg()))
 }
 
 /// Makes a ring, a smaller one if memory is short.
@@ -452,7 +505,7 @@ mod tests {
         let job = Job { token: Token::from_bits(1), op: Box::new(op.into()) };
         match (Held { job, opcode, cancelling, since: Instant::now() }).answer(result) {
             Reaped::Done(done, _) => Some(done.outcome),
-            Reaped::Undone(_) => None,
+            Reaped::Undone(_) | Reaped::More(..) => None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::priority::Priority;
 use crate::reading::Reading;
 
 mod accept;
+mod accept_many;
 mod advise;
 mod chain;
 mod close;
@@ -43,6 +44,7 @@ mod window;
 mod write;
 
 pub use accept::Accept;
+pub use accept_many::AcceptMany;
 pub use advise::{Advice, Advise};
 #[cfg(feature = "transforms")]
 pub use chain::{Blake3, Crc32c, Gzip};
@@ -173,6 +175,8 @@ operations! {
     Sendfile,
     /// See [`Accept`].
     Accept,
+    /// See [`AcceptMany`].
+    AcceptMany,
     /// See [`Connect`].
     Connect,
     /// See [`Recv`].
@@ -189,6 +193,29 @@ operations! {
     Chain,
     /// See [`Group`].
     Group,
+}
+
+impl Op {
+    /// Whether it brings one thing after another, and has no end of its own.
+    pub(crate) fn is_endless(&self) -> bool {
+        matches!(self, Op::AcceptMany(_))
+    }
+
+    /// What it has brought, once after each [`Step::Piece`]: as an operation that is done.
+    pub(crate) fn take_piece(&mut self) -> Option<Box<Op>> {
+        match self {
+            Op::AcceptMany(accept) => accept.take_piece().map(|piece| Box::new(piece.into())),
+            _ => None,
+        }
+    }
+
+    /// The result of a piece.
+    pub(crate) fn amount(&self) -> u64 {
+        match self {
+            Op::Recv(recv) => recv.data().len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 impl Operation for Op {

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use crate::address::RawAddress;
-use crate::operation::Outcome;
+use crate::operation::{Errno, Outcome};
 use crate::sys::file::status_flags;
 use crate::sys::{once, retry};
 
@@ -29,6 +29,15 @@ pub(crate) fn accept(listener: BorrowedFd<'_>, peer: &mut RawAddress, flags: i32
         // SAFETY: `peer` has the room that it says, and outlives the call.
         unsafe { libc::accept4(fd, address, length, flags).into() }
     })
+}
+
+/// getpeername(2).
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<RawAddress, Errno> {
+    let mut peer = RawAddress::blank();
+    let (address, length) = peer.room();
+    // SAFETY: `peer` has the room that it says, and outlives the call.
+    once(|| unsafe { libc::getpeername(socket.as_raw_fd(), address, length).into() })?;
+    Ok(peer)
 }
 
 /// connect(2). One that a signal interrupts goes on by itself. The call that follows one which went on
