@@ -300,17 +300,20 @@ impl Aio {
     /// From here on the operation stays where it is: the kernel may point into it, and it is moved no more.
     fn admit(
         &mut self,
-        op: Box<Op>,
+        mut op: Box<Op>,
         key: u64,
         deadline: Option<Instant>,
     ) -> Result<Token, SubmitError> {
         if let Err(error) = self.has_room_for(&op).and_then(|()| op.check()) {
             return Err(SubmitError { error, op: *op });
         }
-        let token = if let Op::Group(_) = *op {
-            self.take_apart(op, key, deadline)
-        } else {
-            self.take_in(op, key, deadline, None)
+        let token = match op.as_mut() {
+            Op::Group(_) => self.take_apart(op, key, deadline),
+            Op::RecvMany(recv) => {
+                self.provide(recv);
+                self.take_in(op, key, deadline, None)
+            }
+            _ => self.take_in(op, key, deadline, None),
         };
         self.changed();
         Ok(token)

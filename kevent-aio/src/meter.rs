@@ -52,6 +52,7 @@ impl Class {
             | Op::Connect(_)
             | Op::Recv(_)
             | Op::RecvFrom(_)
+            | Op::RecvMany(_)
             | Op::Send(_)
             | Op::SendTo(_)
             | Op::Shutdown(_) => Class::Network,

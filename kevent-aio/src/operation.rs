@@ -41,7 +41,8 @@ pub(crate) trait Operation: Send {
 
     /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything
     /// that it points to stays where it is until `complete`: the engine does not move the operation
-    /// meanwhile (it is boxed), and calls nothing else on it.
+    /// meanwhile (it is boxed), and calls nothing else on it. A multishot, which is completed while the
+    /// kernel has it, points to nothing of the operation.
     fn encode(&mut self) -> Option<Entry>;
 
     /// The same entry, by what the ring knows already of files and buffers; `None` when it knows nothing of

@@ -5,16 +5,20 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZero;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Bench, PATIENCE, honest};
-use kevent_aio::{Accept, AcceptMany, Builder, Completion, Fd, Op, Way};
+use kevent_aio::{
+    Accept, AcceptMany, Buffers, Builder, Completion, Fd, Memory, Op, Recv, RecvMany, Way,
+};
 use kevent_core::testing::Dice;
 use kevent_core::{Queue, Wait};
 
@@ -208,6 +212,36 @@ fn connections_that_nobody_takes_wait_with_the_listener_and_none_is_lost() {
     });
 }
 
+#[test]
+fn ring_that_overflows_loses_no_completion() {
+    on_each(|name, builder| {
+        let (listener, address) = listener(true);
+        let mut bench = Bench::new(builder.capacity(16));
+        bench.submit(AcceptMany::new(listener), 7);
+        let mut others = Vec::new();
+        for key in 0..10 {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            bench.submit(Recv::new(Arc::new(ours), Vec::with_capacity(1)), key + 100);
+            others.push(theirs);
+        }
+        bench.turn();
+        // The kernel tells of each while this thread is in it, and nobody looks.
+        connect(address, 500);
+        others.iter_mut().for_each(|other| other.write_all(b"x").unwrap());
+        let (mut served, mut received) = (Served::default(), Vec::new());
+        while served.0.len() < 500 || received.len() < others.len() {
+            let completion = bench.next();
+            match completion.key {
+                7 => assert!(served.take(completion).is_none(), "{name}"),
+                key => received.push((key, completion.result.unwrap())),
+            }
+        }
+        received.sort_unstable();
+        assert!(received.into_iter().eq((100..110).map(|key| (key, 1))), "{name}");
+        assert!(served.is_each_once(500), "{name}");
+    });
+}
+
 /// A client whose connection was closed reads its end.
 fn is_closed(client: &mut TcpStream) -> bool {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -301,5 +335,222 @@ fn engine_dropped_while_it_accepts_closes_what_nobody_has_taken() {
         for mut client in clients {
             assert!(is_closed(&mut client), "{name}");
         }
+    });
+}
+
+fn pool(count: usize) -> Buffers {
+    Buffers::new(NonZero::new(count).unwrap(), NonZero::new(4096).unwrap()).unwrap()
+}
+
+/// The bytes of a piece, in the buffer of the pool.
+fn piece(completion: Completion) -> Memory {
+    assert!(completion.has_more());
+    let Op::Recv(recv) = *completion.op else { panic!("a receive that is done") };
+    assert_eq!(completion.result.unwrap(), recv.data().len() as u64);
+    recv.into_memory()
+}
+
+/// What an operation that has ended has received in all.
+fn ended(completion: Completion) -> std::io::Result<u64> {
+    assert!(!completion.has_more());
+    assert!(matches!(*completion.op, Op::RecvMany(_)), "the operation comes back");
+    completion.result
+}
+
+/// Bytes of which none of the next hundred thousand is where it does not belong.
+fn text(count: usize, seed: usize) -> Vec<u8> {
+    (0..count).map(|n| (((n + seed) * 2_654_435_761) >> 7) as u8).collect()
+}
+
+/// How many datagrams are received.
+const PIECES: u32 = 100_000;
+
+#[test]
+fn pieces_come_whole_and_in_order_and_one_submission_is_enough() {
+    on_each(|name, builder| {
+        let buffers = pool(64);
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let mut bench = Bench::new(builder);
+        let token = bench.submit(RecvMany::new(Arc::new(ours), &buffers), 7);
+        bench.turn();
+        let sender = thread::spawn(move || {
+            for number in 0..PIECES {
+                assert_eq!(theirs.send(&number.to_ne_bytes()).unwrap(), 4);
+            }
+            assert_eq!(theirs.send(&[]).unwrap(), 0);
+            theirs
+        });
+        for number in 0..PIECES {
+            let completion = bench.next();
+            assert_eq!((completion.token, completion.key), (token, 7));
+            assert_eq!(piece(completion).as_slice(), number.to_ne_bytes(), "{name}");
+        }
+        assert!(piece(bench.next()).as_slice().is_empty(), "{name}: an empty one is no end");
+        let report = bench.aio().report();
+        if report.backend == Way::Ring {
+            assert_eq!((report.counters.inline, report.counters.pool), (0, 0), "by the ring");
+        }
+        drop(sender.join().unwrap());
+        bench.aio().cancel(token);
+        let last = bench.next();
+        assert!(last.was_cancelled(), "{name}");
+        assert_eq!(errno(&ended(last).unwrap_err()), libc::ECANCELED);
+        drop(bench);
+        assert_eq!(buffers.free(), 64, "{name}: all are back");
+    });
+}
+
+#[test]
+fn streams_share_a_few_buffers_and_each_comes_whole_to_its_end() {
+    on_each(|name, builder| {
+        let buffers = pool(3);
+        let mut bench = Bench::new(builder);
+        let texts: Vec<_> = (0..20).map(|seed| text(100_000 + seed, seed)).collect();
+        let mut senders = Vec::new();
+        for (key, text) in texts.iter().cloned().enumerate() {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            bench.submit(RecvMany::new(Arc::new(ours), &buffers), key as u64);
+            senders.push(thread::spawn(move || theirs.write_all(&text).unwrap()));
+        }
+        let mut received = vec![Vec::new(); texts.len()];
+        let mut left = texts.len();
+        while left > 0 {
+            let completion = bench.next();
+            let into = &mut received[completion.key as usize];
+            if completion.has_more() {
+                into.extend_from_slice(piece(completion).as_slice());
+            } else {
+                assert_eq!(ended(completion).unwrap(), into.len() as u64, "{name}");
+                left -= 1;
+            }
+        }
+        assert!(received == texts, "{name}");
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert_eq!(bench.aio().in_flight(), 0);
+    });
+}
+
+#[test]
+fn nothing_is_received_while_all_buffers_are_held_and_one_that_comes_back_lets_it_go_on() {
+    on_each(|name, builder| {
+        let buffers = pool(2);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let ours = Arc::new(ours);
+        let mut bench = Bench::new(builder);
+        bench.submit(RecvMany::new(ours.clone(), &buffers), 7);
+        bench.turn();
+        let text = text(40_000, 1);
+        theirs.write_all(&text).unwrap();
+        drop(theirs);
+        let mut held = VecDeque::from([piece(bench.next()), piece(bench.next())]);
+        bench.is_silent();
+        let left = rustix::io::ioctl_fionread(&*ours).unwrap();
+        let taken: usize = held.iter().map(|piece| piece.as_slice().len()).sum();
+        assert_eq!(left as usize, text.len() - taken, "{name}: the rest is in the socket");
+        let mut received = Vec::new();
+        while let Some(piece_of_it) = held.pop_front() {
+            received.extend_from_slice(piece_of_it.as_slice());
+            // Another thread gives it back, and the queue sleeps until then.
+            let other = thread::spawn(move || drop(piece_of_it));
+            if received.len() + 4096 < text.len() {
+                held.push_back(piece(bench.next()));
+            }
+            other.join().unwrap();
+        }
+        assert!(received == text, "{name}");
+        assert_eq!(ended(bench.next()).unwrap(), text.len() as u64, "{name}");
+    });
+}
+
+#[test]
+fn receives_of_many_cancelled_at_random_lose_no_byte() {
+    on_each(|name, builder| {
+        let mut dice = Dice::new(7);
+        let buffers = pool(4);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let ours: Fd = Arc::new(ours);
+        let text = text(3_000_000, 3);
+        let sender = thread::spawn({
+            let text = text.clone();
+            move || text.chunks(777).for_each(|chunk| theirs.write_all(chunk).unwrap())
+        });
+        let mut bench = Bench::new(builder);
+        let (mut received, mut ends) = (Vec::new(), 0);
+        let mut token = bench.submit(RecvMany::new(ours.clone(), &buffers), 0);
+        loop {
+            if dice.below(3) == 0 {
+                bench.aio().cancel(token);
+            }
+            bench.queue.wait(Duration::from_millis(1)).unwrap();
+            let mut at_end = false;
+            while let Some(completion) = bench.queue.next() {
+                if completion.has_more() {
+                    received.extend_from_slice(piece(completion).as_slice());
+                    continue;
+                }
+                match ended(completion) {
+                    Ok(_) => at_end = true,
+                    Err(error) => {
+                        assert_eq!(errno(&error), libc::ECANCELED, "{name}");
+                        ends += 1;
+                        token = bench.submit(RecvMany::new(ours.clone(), &buffers), 0);
+                    }
+                }
+            }
+            if at_end {
+                break;
+            }
+        }
+        sender.join().unwrap();
+        assert!(ends > 10, "{name}: it was hardly cancelled: {ends}");
+        assert!(received == text, "{name}: {} of {}", received.len(), text.len());
+    });
+}
+
+#[test]
+fn buffers_of_what_is_abandoned_or_dropped_come_back() {
+    on_each(|name, builder| {
+        let buffers = pool(4);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut bench = Bench::new(builder);
+        let ours: Fd = Arc::new(ours);
+        let token = bench.submit(RecvMany::new(ours.clone(), &buffers), 7);
+        bench.turn();
+        theirs.write_all(b"unheard").unwrap();
+        while bench.queue.is_empty() {
+            bench.queue.wait(None).unwrap();
+        }
+        assert!(bench.aio().abandon(token));
+        bench.is_silent();
+        while bench.aio().in_flight() > 0 {
+            bench.is_silent();
+        }
+        assert_eq!(Arc::strong_count(&ours), 1, "{name}: it let go of the socket");
+        // Of those that nobody receives into the kernel lets go when there are others.
+        let others = pool(4);
+        bench.submit(RecvMany::new(ours, &others), 8);
+        assert_eq!(buffers.free(), 4, "{name}");
+        theirs.write_all(b"heard").unwrap();
+        let kept = bench.next();
+        drop(bench);
+        assert_eq!(others.free(), 3, "{name}: one is in the program's hands");
+        assert_eq!(piece(kept).as_slice(), b"heard");
+        assert_eq!(others.free(), 4, "{name}");
+    });
+}
+
+#[test]
+fn socket_that_fails_ends_the_receive_with_its_error() {
+    on_each(|name, builder| {
+        let mut bench = Bench::new(builder);
+        let unconnected = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let nowhere = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        unconnected.connect(nowhere).unwrap();
+        unconnected.send(b"x").unwrap();
+        bench.submit(RecvMany::new(Arc::new(unconnected), &pool(1)), 7);
+        assert_eq!(errno(&ended(bench.next()).unwrap_err()), libc::ECONNREFUSED, "{name}");
+        let file = std::fs::File::open("/dev/null").unwrap();
+        bench.submit(RecvMany::new(Arc::new(file), &pool(1)), 8);
+        assert_eq!(errno(&ended(bench.next()).unwrap_err()), libc::ENOTSOCK, "{name}");
     });
 }

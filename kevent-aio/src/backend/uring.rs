@@ -10,6 +10,9 @@
 //! is pushed until its completion was seen the ring owns the operation, boxed, in `held`, and touches
 //! it no more. If the ring goes away before, it leaks the operation. What an entry points to lives
 //! inside its operation, on the heap or in the box: the contract of `Operation::encode`.
+//!
+//! The entry of a multishot points to nothing; so its operation is asked about each completion while the ring owns
+//! it. The buffers that it receives into are in `provided`, which is leaked with what the kernel does not let go of.
 
 #![allow(unsafe_code)]
 
@@ -17,6 +20,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
@@ -28,6 +32,7 @@ use crate::buffers::Buffers;
 use crate::fixed::Fixed;
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::Op;
+use crate::provided::Provided;
 use crate::report::{Call, Refusal};
 use crate::sys::epoll::wait_readable;
 
@@ -52,6 +57,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Files that may be registered at a time.
 const FILES: u32 = 64;
 
+/// What only the completions of multishots say: that there will be more (IORING_CQE_F_MORE), that they have taken a
+/// buffer (IORING_CQE_F_BUFFER). One test for both.
+const OF_MULTISHOT: u32 = 0b11;
+
 /// The name of entries that are no operation's. Slots of tokens are never that high.
 const NOBODY: u64 = u64::MAX;
 
@@ -60,6 +69,7 @@ pub(crate) struct Uring {
     ring: IoUring,
     probe: Probe,
     fixed: Fixed,
+    provided: Provided,
     /// The operations that are on the ring, by their slot.
     held: Vec<Option<Held>>,
     /// The names of the entries that were pushed and that the kernel has not taken, in order.
@@ -125,6 +135,7 @@ impl Uring {
             ring,
             probe,
             fixed: Fixed::default(),
+            provided: Provided::default(),
             held: Vec::new(),
             pushed: VecDeque::new(),
             cancels: VecDeque::new(),
@@ -341,8 +352,11 @@ impl Uring {
                 }
                 return None;
             };
-            if cqueue::more(entry.flags()) {
-                return Some(self.more(entry.user_data(), entry.result()));
+            if entry.flags() & OF_MULTISHOT != 0 {
+                self.fill(&entry);
+                if cqueue::more(entry.flags()) {
+                    return Some(self.more(entry.user_data(), entry.result()));
+                }
             }
             self.expected = self.expected.saturating_sub(1);
             let Some(held) = self.release(entry.user_data()) else { continue };
@@ -361,6 +375,40 @@ impl Uring {
             _ => None,
         });
         Reaped::More(token, piece)
+    }
+
+    /// Gives an operation the buffer that a completion names.
+    fn fill(&mut self, entry: &cqueue::Entry) {
+        let Some(number) = cqueue::buffer_select(entry.flags()) else { return };
+        let token = Token::from_bits(entry.user_data());
+        let held = self.held.get_mut(token.slot() as usize).and_then(Option::as_mut);
+        if let Some(held) = held.filter(|held| held.job.token == token) {
+            let len = usize::try_from(entry.result()).unwrap_or(0);
+            held.job.op.fill(&mut self.provided, number, len);
+        }
+    }
+
+    /// Has the kernel receive into the buffers of `pool`. Gives the name by which it knows them, and keeps them as
+    /// long as somebody has that; nothing where the kernel can't (before 5.19) or may not.
+    pub(crate) fn provide(&mut self, pool: &Buffers) -> Option<Arc<u16>> {
+        if let Some(name) = self.provided.name_of(pool) {
+            return Some(name);
+        }
+        let submitter = self.ring.submitter();
+        for name in self.provided.unused() {
+            if submitter.unregister_buf_ring(name).is_ok() {
+                self.provided.remove(name);
+            }
+        }
+        self.provided.insert(pool, |address, length, name| {
+            // SAFETY: the entries are there until they are unregistered, or the ring is gone.
+            unsafe { submitter.register_buf_ring_with_flags(address, length, name, 0) }
+        })
+    }
+
+    /// Lends the kernel what has come back of those buffers.
+    pub(crate) fn lend(&mut self) {
+        self.provided.lend();
     }
 
     /// Has the kernel move what the completion queue had no room for, now that it is empty. Only multishots bring
@@ -488,6 +536,9 @@ impl Drop for Uring {
                 break;
             }
             wait_readable(self.as_fd(), 10);
+        }
+        if self.on_ring() > 0 {
+            std::mem::forget(std::mem::take(&mut self.provided));
         }
         std::mem::take(&mut self.held).into_iter().flatten().for_each(std::mem::forget);
     }

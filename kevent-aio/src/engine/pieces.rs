@@ -9,12 +9,13 @@
 //! So there are never more of them than `MANY`, what one look at the ring finds (the length of its completion
 //! queue), and one for each such operation.
 
-use kevent_core::Token;
+use kevent_core::{PollSet, Token};
 
 use super::Aio;
-use crate::flight::{Reason, Stage};
-use crate::ops::Op;
+use crate::flight::{Flight, Reason, Stage};
+use crate::ops::{Op, RecvMany};
 use crate::report::Way;
+
 /// Completions that wait for room in the queue when operations stop to bring more.
 const MANY: usize = 1024;
 
@@ -51,8 +52,25 @@ impl Aio {
         if self.resting.is_empty() || self.done.len() >= FEW {
             return false;
         }
-        self.runnable.append(&mut self.resting);
-        true
+        if let Some(ring) = &mut self.ring {
+            ring.lend();
+        }
+        let waker = self.queue.as_ref().map(PollSet::waker);
+        let before = self.runnable.len();
+        for _ in 0..self.resting.len() {
+            let Some(token) = self.resting.pop_front() else { break };
+            let Some(op) = self.flights.get(token).and_then(Flight::waiting) else { continue };
+            let woken = self.runnable.len() - before;
+            let awake = if op.room(waker) > woken { &mut self.runnable } else { &mut self.resting };
+            awake.push_back(token);
+        }
+        self.runnable.len() > before
+    }
+
+    /// Lends the kernel what an operation receives into, if there is a ring.
+    pub(super) fn provide(&mut self, recv: &mut RecvMany) {
+        let name = self.ring.as_mut().and_then(|ring| ring.provide(recv.buffers()));
+        recv.receive_into(name);
     }
 
     /// Cancels an operation that has no end of its own.

@@ -101,6 +101,19 @@ pub(crate) fn send(
     retry(|| unsafe { libc::sendto(fd, pointer, len, flags, address, length) as i64 })
 }
 
+/// Whether what comes is datagrams, which may be empty: not the end.
+pub(crate) fn is_datagram(socket: BorrowedFd<'_>) -> bool {
+    let mut kind: i32 = 0;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    let (pointer, length) = ((&raw mut kind).cast(), &raw mut length);
+    let fd = socket.as_raw_fd();
+    // SAFETY: the kind is as long as it says, and both outlive the call.
+    let asked = once(|| unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, pointer, length).into()
+    });
+    asked.is_ok() && !matches!(kind, libc::SOCK_STREAM | libc::SOCK_SEQPACKET)
+}
+
 /// shutdown(2), with one of `SHUT_*`.
 pub(crate) fn shutdown(socket: BorrowedFd<'_>, how: i32) -> Outcome {
     // SAFETY: takes numbers only.
