@@ -242,6 +242,15 @@ fn ring_that_overflows_loses_no_completion() {
     });
 }
 
+/// What is in flight ends, and nobody hears of it.
+fn ends_in_silence(bench: &mut Bench) {
+    let deadline = Instant::now() + PATIENCE;
+    while bench.aio().in_flight() > 0 {
+        assert!(Instant::now() < deadline, "it does not end");
+        bench.is_silent();
+    }
+}
+
 /// A client whose connection was closed reads its end.
 fn is_closed(client: &mut TcpStream) -> bool {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -265,9 +274,7 @@ fn abandoned_accept_of_many_ends_and_what_it_had_is_closed() {
         assert!(bench.aio().abandon(token));
         bench.is_silent();
         assert!(is_closed(&mut client), "{name}");
-        while bench.aio().in_flight() > 0 {
-            bench.is_silent();
-        }
+        ends_in_silence(&mut bench);
         assert_eq!(Arc::strong_count(&listener), 1, "{name}: it let go of the listener");
         let _late = TcpStream::connect(address).unwrap();
         assert!(bench.complete(Accept::new(listener)).result.is_ok(), "{name}: it takes no more");
@@ -477,7 +484,9 @@ fn receives_of_many_cancelled_at_random_lose_no_byte() {
         let mut bench = Bench::new(builder);
         let (mut received, mut ends) = (Vec::new(), 0);
         let mut token = bench.submit(RecvMany::new(ours.clone(), &buffers), 0);
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "{name}: {} came", received.len());
             if dice.below(3) == 0 {
                 bench.aio().cancel(token);
             }
@@ -522,9 +531,7 @@ fn buffers_of_what_is_abandoned_or_dropped_come_back() {
         }
         assert!(bench.aio().abandon(token));
         bench.is_silent();
-        while bench.aio().in_flight() > 0 {
-            bench.is_silent();
-        }
+        ends_in_silence(&mut bench);
         assert_eq!(Arc::strong_count(&ours), 1, "{name}: it let go of the socket");
         // Of those that nobody receives into the kernel lets go when there are others.
         let others = pool(4);
