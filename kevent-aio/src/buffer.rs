@@ -130,6 +130,12 @@ impl Filling {
         Filling { memory, want }
     }
 
+    /// What has been filled already.
+    pub(crate) fn full(memory: Memory) -> Filling {
+        let want = memory.as_slice().len();
+        Filling { memory, want }
+    }
+
     /// Goes on behind what `vec` holds, up to its capacity.
     #[cfg(feature = "tokio")]
     pub(crate) fn behind(vec: Vec<u8>) -> Filling {

@@ -15,7 +15,10 @@ use std::mem::MaybeUninit;
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kevent_core::Waker;
 
 /// What O_DIRECT asks of addresses and lengths on all file systems: a page, as most machines have it.
 const ALIGN: usize = 4096;
@@ -46,8 +49,16 @@ struct Block {
     layout: Layout,
     count: usize,
     size: usize,
+    free: Mutex<Free>,
+    /// How many the kernel has, to receive into.
+    lent: AtomicUsize,
+}
+
+struct Free {
     /// The numbers of those that are free. The last one to have come goes first: it is in the caches.
-    free: Mutex<Vec<u16>>,
+    numbers: Vec<u16>,
+    /// Whom to wake when there is one.
+    awaited: Option<Waker>,
 }
 
 // SAFETY: the block is owned, and each part of it is used by whoever has its number.
@@ -75,14 +86,15 @@ impl Buffers {
         // SAFETY: the layout is not empty, as neither number is zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) });
         let start = start.ok_or(io::ErrorKind::OutOfMemory)?;
-        let free = Mutex::new((0..last).rev().collect());
-        Ok(Buffers(Arc::new(Block { start, layout, count: count.get(), size, free })))
+        let free = Free { numbers: (0..last).rev().collect(), awaited: None };
+        let (free, lent) = (Mutex::new(free), AtomicUsize::new(0));
+        Ok(Buffers(Arc::new(Block { start, layout, count: count.get(), size, free, lent })))
     }
 
     /// One that is free, if there is one: empty.
     #[must_use]
     pub fn take(&self) -> Option<Buffer> {
-        let number = self.0.free().pop()?;
+        let number = self.0.free().numbers.pop()?;
         Some(Buffer { block: Arc::clone(&self.0), number, len: 0 })
     }
 
@@ -98,10 +110,34 @@ impl Buffers {
         self.0.count
     }
 
-    /// How many of them are free.
+    /// How many of them are free. Those that [`RecvMany`](crate::RecvMany) has lent to the kernel are not.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.0.free().len()
+        self.0.free().numbers.len()
+    }
+
+    /// How many of them are free. If none is, `waker` is called when there is one; of several, the last that was
+    /// given.
+    pub(crate) fn free_or_wake(&self, waker: Option<&Waker>) -> usize {
+        let mut free = self.0.free();
+        if free.numbers.is_empty() {
+            free.awaited = waker.cloned();
+        }
+        free.numbers.len()
+    }
+
+    /// How many of them the kernel has, to receive into.
+    pub(crate) fn lent(&self) -> usize {
+        self.0.lent.load(Ordering::Relaxed)
+    }
+
+    /// The kernel has so many now.
+    pub(crate) fn set_lent(&self, count: usize) {
+        self.0.lent.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_same(&self, other: &Buffers) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Where each of them is.
@@ -113,7 +149,7 @@ impl Buffers {
 }
 
 impl Block {
-    fn free(&self) -> MutexGuard<'_, Vec<u16>> {
+    fn free(&self) -> MutexGuard<'_, Free> {
         // Nothing panics while it is locked.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,6 +234,10 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts_mut(start, self.block.size) }
     }
 
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
     /// Its number, if it is one of `pool`.
     pub(crate) fn number_in(&self, pool: &Buffers) -> Option<u16> {
         Arc::ptr_eq(&self.block, &pool.0).then_some(self.number)
@@ -223,7 +263,13 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.block.free().push(self.number);
+        let mut free = self.block.free();
+        free.numbers.push(self.number);
+        let awaited = free.awaited.take();
+        drop(free);
+        if let Some(waker) = awaited {
+            waker.wake();
+        }
     }
 }
 

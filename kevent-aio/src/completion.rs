@@ -24,6 +24,7 @@ pub struct Completion {
     /// How it was done; of an operation of several steps, how the last was that took a backend.
     pub way: Way,
     pub(crate) cancelled: bool,
+    pub(crate) more: bool,
 }
 
 impl Completion {
@@ -32,7 +33,7 @@ impl Completion {
     #[must_use]
     pub fn for_test(key: u64, op: impl Into<Op>, result: io::Result<u64>) -> Completion {
         let (token, op) = (Token::SOLE, Box::new(op.into()));
-        Completion { token, key, result, op, way: Way::Inline, cancelled: false }
+        Completion { token, key, result, op, way: Way::Inline, cancelled: false, more: false }
     }
 
     /// Whether [`Aio::cancel`](crate::Aio::cancel) ended it. If that came too late, `result` is what the
@@ -40,6 +41,14 @@ impl Completion {
     #[must_use]
     pub fn was_cancelled(&self) -> bool {
         self.cancelled
+    }
+
+    /// Whether this is not the last completion of its operation: one that brings
+    /// [many](crate::AcceptMany) goes on. `op` is then what it has brought, and the last completion gives the
+    /// operation itself back.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.more
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod drain;
 mod groups;
+mod pieces;
 mod source;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -94,6 +95,8 @@ pub struct Aio {
     /// Operations that can go on: their turn on their socket has come, or they let others have a turn.
     /// Some may be gone since.
     runnable: VecDeque<Token>,
+    /// Operations that bring more than is taken. Some may be gone since.
+    resting: VecDeque<Token>,
     barriers: Barriers,
     deadlines: BTreeSet<(Instant, Token)>,
     /// What is done, in order. Some may be gone since.
@@ -123,6 +126,7 @@ impl Aio {
             sockets_polled: false,
             sockets_ready: false,
             runnable: VecDeque::new(),
+            resting: VecDeque::new(),
             barriers: Barriers::default(),
             deadlines: BTreeSet::new(),
             done: VecDeque::new(),
@@ -218,8 +222,8 @@ impl Aio {
     /// Forgets an operation: no completion of it comes out any more, not even one that is in the queue.
     ///
     /// It is not cancelled (cancel it first if it is to be): it goes on, the engine owns what it needs
-    /// meanwhile, and drops that in the end; a file that it opens is closed. `false` if there is no such
-    /// operation any more.
+    /// meanwhile, and drops that in the end; a file that it opens is closed. But what has no end of its own,
+    /// [`AcceptMany`](crate::AcceptMany), is cancelled. `false` if there is no such operation any more.
     pub fn abandon(&mut self, token: Token) -> bool {
         let Some(flight) = self.flights.get_mut(token) else { return false };
         if flight.abandoned {
@@ -233,7 +237,13 @@ impl Aio {
                     self.abandon(member);
                 }
             }
-            _ => flight.abandoned = true,
+            _ => {
+                flight.abandoned = true;
+                if let Some(pieces) = &mut flight.pieces {
+                    pieces.waiting.clear();
+                }
+                self.end_the_endless(token);
+            }
         }
         true
     }
@@ -290,17 +300,20 @@ impl Aio {
     /// From here on the operation stays where it is: the kernel may point into it, and it is moved no more.
     fn admit(
         &mut self,
-        op: Box<Op>,
+        mut op: Box<Op>,
         key: u64,
         deadline: Option<Instant>,
     ) -> Result<Token, SubmitError> {
         if let Err(error) = self.has_room_for(&op).and_then(|()| op.check()) {
             return Err(SubmitError { error, op: *op });
         }
-        let token = if let Op::Group(_) = *op {
-            self.take_apart(op, key, deadline)
-        } else {
-            self.take_in(op, key, deadline, None)
+        let token = match op.as_mut() {
+            Op::Group(_) => self.take_apart(op, key, deadline),
+            Op::RecvMany(recv) => {
+                self.provide(recv);
+                self.take_in(op, key, deadline, None)
+            }
+            _ => self.take_in(op, key, deadline, None),
         };
         self.changed();
         Ok(token)
@@ -396,6 +409,10 @@ impl Aio {
 
     /// Does what an operation asked for; or has it end early, if that is wanted by now.
     fn go_on(&mut self, token: Token, mut op: Box<Op>, mut step: Step) {
+        if let Step::Piece = step {
+            // Before it may end: what the kernel has given is not lost.
+            self.tell_piece(token, op.take_piece());
+        }
         if !matches!(step, Step::Done(_)) {
             if let Some(reason) = self.flights.get_mut(token).and_then(Flight::take_end) {
                 step = op.abort(reason.error());
@@ -407,6 +424,10 @@ impl Aio {
             Step::Writable => self.arm(token, op, Side::Writing),
             Step::Again => {
                 self.runnable.push_back(token);
+                self.put(token, Stage::Armed(op));
+            }
+            Step::Rest | Step::Piece => {
+                self.resting.push_back(token);
                 self.put(token, Stage::Armed(op));
             }
         }
@@ -621,7 +642,7 @@ impl Aio {
         }
         while !slice.is_over {
             let reaped = self.reap_ring() | self.reap_pool();
-            let resumed = self.resume();
+            let resumed = self.resume() || self.wake();
             if !reaped && !resumed {
                 break;
             }
@@ -639,6 +660,7 @@ impl Aio {
                 self.complete(job, outcome, Way::Ring);
             }
             Some(Reaped::Undone(job)) => self.run_instead(job),
+            Some(Reaped::More(token, piece)) => self.brought(token, piece),
             None => return false,
         }
         true

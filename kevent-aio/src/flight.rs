@@ -1,5 +1,6 @@
 //! One operation on its way from submission to completion.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
@@ -25,9 +26,29 @@ pub(crate) struct Flight {
     pub(crate) end: Option<Reason>,
     /// It was told to end early.
     pub(crate) ended: Option<Reason>,
+    /// What it has brought, if it brings many things.
+    pub(crate) pieces: Option<Box<Pieces>>,
     /// Nobody wants its completion.
     pub(crate) abandoned: bool,
     pub(crate) way: Way,
+}
+
+/// What an operation has brought that goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    /// What waits for room in the queue: its token is in the list of what is done, once for each.
+    pub(crate) waiting: VecDeque<Box<Op>>,
+    /// How many are in the queue.
+    pub(crate) handed: usize,
+}
+
+impl Pieces {
+    /// The next one, which goes into the queue.
+    fn hand(&mut self) -> Option<Box<Op>> {
+        let op = self.waiting.pop_front()?;
+        self.handed += 1;
+        Some(op)
+    }
 }
 
 /// Where an operation is.
@@ -80,6 +101,7 @@ impl Flight {
             deadline,
             end: None,
             ended: None,
+            pieces: None,
             abandoned: false,
             way: Way::Inline,
         }
@@ -135,12 +157,17 @@ impl Flight {
         }
     }
 
-    /// Its completion, if it is done.
+    /// Its next completion: that of a piece; or the last, if it is done.
     pub(crate) fn take_completion(&mut self, token: Token) -> Option<Completion> {
+        if let Some(op) = self.pieces.as_mut().and_then(|pieces| pieces.hand()) {
+            let (key, result, way) = (self.key, Ok(op.amount()), self.way);
+            return Some(Completion { token, key, result, op, way, cancelled: false, more: true });
+        }
         match std::mem::replace(&mut self.stage, Stage::Handed) {
             Stage::Done(op, result) => {
                 let cancelled = self.ended == Some(Reason::Cancelled);
-                Some(Completion { token, key: self.key, result, op, way: self.way, cancelled })
+                let (key, way) = (self.key, self.way);
+                Some(Completion { token, key, result, op, way, cancelled, more: false })
             }
             elsewhere => {
                 self.stage = elsewhere;
@@ -151,6 +178,12 @@ impl Flight {
 
     /// Its completion was not to be had yet.
     pub(crate) fn put_back(&mut self, completion: Completion) {
-        self.stage = Stage::Done(completion.op, completion.result);
+        match &mut self.pieces {
+            Some(pieces) if completion.more => {
+                pieces.handed -= 1;
+                pieces.waiting.push_front(completion.op);
+            }
+            _ => self.stage = Stage::Done(completion.op, completion.result),
+        }
     }
 }

@@ -50,6 +50,7 @@ mod meter;
 mod operation;
 mod ops;
 mod priority;
+mod provided;
 mod reading;
 mod record;
 mod report;
@@ -70,12 +71,12 @@ pub use crate::engine::Aio;
 pub use crate::meter::{Class, Latencies};
 pub use crate::operation::Fd;
 pub use crate::ops::{
-    Accept, Advice, Advise, Chain, CleanupReport, Close, Condition, Connect, Content, CopyRange,
-    Data, DirEntry, Effect, End, Entries, Fallocate, Fdatasync, FileKind, Fsync, Group, Header,
-    Link, Listing, Mkdir, Op, Open, Opened, Operand, Payload, Read, ReadDir, ReadVectored, Recv,
-    RecvFrom, Reflink, Rename, Send, SendTo, Sendfile, Sent, Shutdown, Span, Stat, Statx, StepId,
-    StepReport, StepResult, Stop, StreamId, Symlink, Transform, Truncate, Unlink, Value, Variable,
-    When, Write, WriteVectored,
+    Accept, AcceptMany, Advice, Advise, Chain, CleanupReport, Close, Condition, Connect, Content,
+    CopyRange, Data, DirEntry, Effect, End, Entries, Fallocate, Fdatasync, FileKind, Fsync, Group,
+    Header, Link, Listing, Mkdir, Op, Open, Opened, Operand, Payload, Read, ReadDir, ReadVectored,
+    Recv, RecvFrom, RecvMany, Reflink, Rename, Send, SendTo, Sendfile, Sent, Shutdown, Span, Stat,
+    Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink, Transform, Truncate, Unlink,
+    Value, Variable, When, Write, WriteVectored,
 };
 #[cfg(feature = "transforms")]
 pub use crate::ops::{Blake3, Crc32c, Gzip};

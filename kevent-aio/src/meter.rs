@@ -48,9 +48,11 @@ impl Class {
             Op::Fsync(_) | Op::Fdatasync(_) => Class::Sync,
             Op::Sendfile(_) => Class::Transfer,
             Op::Accept(_)
+            | Op::AcceptMany(_)
             | Op::Connect(_)
             | Op::Recv(_)
             | Op::RecvFrom(_)
+            | Op::RecvMany(_)
             | Op::Send(_)
             | Op::SendTo(_)
             | Op::Shutdown(_) => Class::Network,

@@ -41,7 +41,8 @@ pub(crate) trait Operation: Send {
 
     /// The io_uring entry for what [`Step::Run`] asked for; `None` when it takes a thread. Everything
     /// that it points to stays where it is until `complete`: the engine does not move the operation
-    /// meanwhile (it is boxed), and calls nothing else on it.
+    /// meanwhile (it is boxed), and calls nothing else on it. A multishot, which is completed while the
+    /// kernel has it, points to nothing of the operation.
     fn encode(&mut self) -> Option<Entry>;
 
     /// The same entry, by what the ring knows already of files and buffers; `None` when it knows nothing of
@@ -55,7 +56,9 @@ pub(crate) trait Operation: Send {
     /// `encode`, without a `complete` in between, when the ring could not do it.
     fn run(&mut self) -> Outcome;
 
-    /// What `Step::Run` asked for has been done, by either way, with this outcome.
+    /// What `Step::Run` asked for has been done, by either way, with this outcome. One that is encoded as a
+    /// multishot has several: each but the last is a [`Step::Piece`], while the kernel has the entry, which points
+    /// to nothing of the operation.
     fn complete(&mut self, outcome: Outcome) -> Step;
 
     /// The operation is to end early, for this reason (cancelled, or past its deadline), at a point
@@ -136,6 +139,10 @@ pub(crate) enum Step {
     /// To be advanced again after the others have had their turn: it could go on, but has done as much
     /// as one may do in a row.
     Again,
+    /// It has something for the user, who is to be told. Then as `Rest`.
+    Piece,
+    /// To be advanced again when there is room for more of what it brings.
+    Rest,
 }
 
 /// The kernel's answer to one call: the raw result of the ring, or of a system call, made typed once.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{self, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZero;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, PATIENCE, honest};
 use kevent_aio::{
-    Accept, Builder, Chain, Close, Completion, Connect, Fallocate, Fd, Fdatasync, Fsync, Op, Open,
-    Payload, Read, ReadVectored, Recv, RecvFrom, Send, SendTo, Sendfile, Shutdown, Statx, Write,
-    WriteVectored,
+    Accept, AcceptMany, Buffers, Builder, Chain, Close, Completion, Connect, Fallocate, Fd,
+    Fdatasync, Fsync, Op, Open, Payload, Read, ReadVectored, Recv, RecvFrom, RecvMany, Send,
+    SendTo, Sendfile, Shutdown, Statx, Write, WriteVectored,
 };
 use kevent_core::testing::Dice;
 use kevent_core::{Queue, Token, Wait};
@@ -279,23 +280,33 @@ fn on_sockets(dir: &Path, w: &mut Watch) -> Vec<Case> {
 
 /// Operations that wait until they are released.
 fn that_wait(_: &Path, w: &mut Watch) -> Vec<Case> {
-    let (listener, address) = listener();
+    let ((one, address), (many, address_of_many)) = (listener(), listener());
     let come = move || drop(TcpStream::connect(address));
+    let come_to_many = move || drop(TcpStream::connect(address_of_many));
     let mut stream = || {
         let (near, far) = UnixStream::pair().unwrap();
         let leave: Release = Box::new(move || drop(far));
         (w.fd(near), leave)
     };
-    let ends = [(); 4].map(|()| stream());
-    let [(read, end_read), (recv, end_recv), (send, end_send), (transfer, end_transfer)] = ends;
+    let ends = [(); 5].map(|()| stream());
+    let [
+        (read, end_read),
+        (recv_many, end_recv_many),
+        (recv, end_recv),
+        (send, end_send),
+        (transfer, end_transfer),
+    ] = ends;
+    let buffers = Buffers::new(NonZero::new(4).unwrap(), NonZero::new(100).unwrap()).unwrap();
     let big = 8 << 20;
     let datagrams = udp();
     let here = datagrams.local_addr().unwrap();
     let write = move || drop(udp().send_to(b"x", here));
     vec![
-        ("waiting accept", Accept::new(w.fd(listener)).into(), Box::new(come)),
+        ("waiting accept", Accept::new(w.fd(one)).into(), Box::new(come)),
+        ("accept of many", AcceptMany::new(w.fd(many)).into(), Box::new(come_to_many)),
         ("waiting read", Read::new(read, 0, buffer()).into(), end_read),
         ("waiting receive", Recv::new(recv, buffer()).all().into(), end_recv),
+        ("receive of many", RecvMany::new(recv_many, &buffers).into(), end_recv_many),
         ("waiting receive from", RecvFrom::new(w.fd(datagrams), buffer()).into(), Box::new(write)),
         ("waiting send", Send::new(send, w.bytes(big)).all().into(), end_send),
         ("waiting transfer", Sendfile::bytes(transfer, w.bytes(big)).into(), end_transfer),

@@ -10,6 +10,9 @@
 //! is pushed until its completion was seen the ring owns the operation, boxed, in `held`, and touches
 //! it no more. If the ring goes away before, it leaks the operation. What an entry points to lives
 //! inside its operation, on the heap or in the box: the contract of `Operation::encode`.
+//!
+//! The entry of a multishot points to nothing; so its operation is asked about each completion while the ring owns
+//! it. The buffers that it receives into are in `provided`, which is leaked with what the kernel does not let go of.
 
 #![allow(unsafe_code)]
 
@@ -17,16 +20,19 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe, cqueue, opcode};
 use kevent_core::Token;
 
 use crate::backend::{Done, Job};
 use crate::buffers::Buffers;
 use crate::fixed::Fixed;
-use crate::operation::{Errno, Fd, Operation, Outcome};
+use crate::operation::{Errno, Fd, Operation, Outcome, Step};
+use crate::ops::Op;
+use crate::provided::Provided;
 use crate::report::{Call, Refusal};
 use crate::sys::epoll::wait_readable;
 
@@ -51,6 +57,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Files that may be registered at a time.
 const FILES: u32 = 64;
 
+/// What only the completions of multishots say: that there will be more (IORING_CQE_F_MORE), that they have taken a
+/// buffer (IORING_CQE_F_BUFFER). One test for both.
+const OF_MULTISHOT: u32 = 0b11;
+
 /// The name of entries that are no operation's. Slots of tokens are never that high.
 const NOBODY: u64 = u64::MAX;
 
@@ -59,14 +69,15 @@ pub(crate) struct Uring {
     ring: IoUring,
     probe: Probe,
     fixed: Fixed,
+    provided: Provided,
     /// The operations that are on the ring, by their slot.
     held: Vec<Option<Held>>,
     /// The names of the entries that were pushed and that the kernel has not taken, in order.
     pushed: VecDeque<u64>,
     /// Operations to cancel, for which there was no room yet.
     cancels: VecDeque<Token>,
-    /// Entries whose completion is still to come. Never more than the completion queue holds, so
-    /// that it never overflows.
+    /// Entries whose last completion is still to come. Never more than the completion queue holds: so only
+    /// what a multishot brings besides makes it overflow.
     expected: usize,
     /// When the first was pushed of those that are handed over next: the clock is asked once for all.
     batch_since: Option<Instant>,
@@ -106,6 +117,8 @@ pub(crate) enum Reaped {
     Done(Done, Instant),
     /// The ring did not do it: it lacks the opcode, or the thread that submitted it has ended.
     Undone(Job),
+    /// Something of an operation that stays on the ring.
+    More(Token, Option<Box<Op>>),
 }
 
 impl Uring {
@@ -122,6 +135,7 @@ impl Uring {
             ring,
             probe,
             fixed: Fixed::default(),
+            provided: Provided::default(),
             held: Vec::new(),
             pushed: VecDeque::new(),
             cancels: VecDeque::new(),
@@ -243,6 +257,19 @@ impl Uring {
         }
     }
 
+    /// Takes a multishot off the ring, to be put there again later, unless it is to go already.
+    pub(crate) fn pause(&mut self, token: Token) {
+        if self.held_mut(token).is_some_and(|held| !held.cancelling) {
+            self.cancel(token);
+        }
+    }
+
+    /// The operation, if it is on the ring: one into which the kernel has no pointer.
+    pub(crate) fn multishot(&self, token: Token) -> Option<&Op> {
+        let held = self.held.get(token.slot() as usize)?.as_ref()?;
+        (held.job.token == token && held.job.op.is_endless()).then_some(&*held.job.op)
+    }
+
     /// Hands over what was pushed, in one call, or none if that is nothing. What the kernel does not
     /// take now is handed over with the next.
     ///
@@ -319,11 +346,82 @@ impl Uring {
     /// The next completion, if there is one. Makes no system call.
     pub(crate) fn reap(&mut self) -> Option<Reaped> {
         loop {
-            let entry = self.ring.completion().next()?;
+            let Some(entry) = self.ring.completion().next() else {
+                if self.fetch_overflow() {
+                    continue;
+                }
+                return None;
+            };
+            if entry.flags() & OF_MULTISHOT != 0 {
+                self.fill(&entry);
+                if cqueue::more(entry.flags()) {
+                    return Some(self.more(entry.user_data(), entry.result()));
+                }
+            }
             self.expected = self.expected.saturating_sub(1);
             let Some(held) = self.release(entry.user_data()) else { continue };
             return Some(held.answer(entry.result()));
         }
+    }
+
+    /// One completion of several. The operation may be asked while the kernel has its entry: that points to
+    /// nothing of it.
+    fn more(&mut self, name: u64, result: i32) -> Reaped {
+        let token = Token::from_bits(name);
+        // It is there: the ring lets go of nothing whose last completion it has not seen.
+        let op = self.held_mut(token).map(|held| &mut held.job.op);
+        let piece = op.and_then(|op| match op.complete(outcome_of(result)) {
+            Step::Piece => op.take_piece(),
+            _ => None,
+        });
+        Reaped::More(token, piece)
+    }
+
+    /// Gives an operation the buffer that a completion names.
+    fn fill(&mut self, entry: &cqueue::Entry) {
+        let Some(number) = cqueue::buffer_select(entry.flags()) else { return };
+        let token = Token::from_bits(entry.user_data());
+        let held = self.held.get_mut(token.slot() as usize).and_then(Option::as_mut);
+        if let Some(held) = held.filter(|held| held.job.token == token) {
+            let len = usize::try_from(entry.result()).unwrap_or(0);
+            held.job.op.fill(&mut self.provided, number, len);
+        }
+    }
+
+    /// Has the kernel receive into the buffers of `pool`. Gives the name by which it knows them, and keeps them as
+    /// long as somebody has that; nothing where the kernel can't (before 5.19) or may not.
+    pub(crate) fn provide(&mut self, pool: &Buffers) -> Option<Arc<u16>> {
+        if let Some(name) = self.provided.name_of(pool) {
+            return Some(name);
+        }
+        let submitter = self.ring.submitter();
+        for name in self.provided.unused() {
+            if submitter.unregister_buf_ring(name).is_ok() {
+                self.provided.remove(name);
+            }
+        }
+        self.provided.insert(pool, |address, length, name| {
+            // SAFETY: the entries are there until they are unregistered, or the ring is gone.
+            unsafe { submitter.register_buf_ring_with_flags(address, length, name, 0) }
+        })
+    }
+
+    /// Lends the kernel what has come back of those buffers.
+    pub(crate) fn lend(&mut self) {
+        self.provided.lend();
+    }
+
+    /// Has the kernel move what the completion queue had no room for, now that it is empty. Only multishots bring
+    /// more than there is room for, and the kernel ends them by that.
+    fn fetch_overflow(&mut self) -> bool {
+        // What IORING_ENTER_GETEVENTS is in the kernel's header.
+        const GETEVENTS: u32 = 1;
+        if !self.ring.submission().cq_overflow() {
+            return false;
+        }
+        // SAFETY: nothing is handed over, and there is no argument.
+        let fetched = unsafe { self.ring.submitter().enter::<()>(0, 0, GETEVENTS, None) };
+        fetched.is_ok() && !self.ring.completion().is_empty()
     }
 
     fn held_mut(&mut self, token: Token) -> Option<&mut Held> {
@@ -349,8 +447,7 @@ impl Uring {
 impl Held {
     fn answer(self, result: i32) -> Reaped {
         let Held { job, opcode, cancelling, since } = self;
-        let mut outcome: Outcome =
-            u32::try_from(result).map_err(|_| Errno(result.saturating_neg()));
+        let mut outcome = outcome_of(result);
         if opcode == opcode::Close::CODE && outcome == Err(Errno(libc::EINTR)) {
             // The descriptor is closed by then, and closing it again would hit another.
             outcome = Ok(0);
@@ -364,6 +461,10 @@ impl Held {
         };
         if undone { Reaped::Undone(job) } else { Reaped::Done(Done { job, outcome }, since) }
     }
+}
+
+fn outcome_of(result: i32) -> Outcome {
+    u32::try_from(result).map_err(|_| Errno(result.saturating_neg()))
 }
 
 /// Makes a ring, a smaller one if memory is short.
@@ -436,6 +537,9 @@ impl Drop for Uring {
             }
             wait_readable(self.as_fd(), 10);
         }
+        if self.on_ring() > 0 {
+            std::mem::forget(std::mem::take(&mut self.provided));
+        }
         std::mem::take(&mut self.held).into_iter().flatten().for_each(std::mem::forget);
     }
 }
@@ -452,7 +556,7 @@ mod tests {
         let job = Job { token: Token::from_bits(1), op: Box::new(op.into()) };
         match (Held { job, opcode, cancelling, since: Instant::now() }).answer(result) {
             Reaped::Done(done, _) => Some(done.outcome),
-            Reaped::Undone(_) => None,
+            Reaped::Undone(_) | Reaped::More(..) => None,
         }
     }
 

@@ -13,7 +13,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 impl Aio {
     /// Brings everything to an end: waits until what is in flight is done, until `deadline`, and cancels what is
-    /// left then. What is done comes out of the queue as always; what does not even end then, because a thread
+    /// left then; what has no end of its own it cancels at once. What is done comes out of the queue as always; what does not even end then, because a thread
     /// is stuck in a call, is [abandoned](Aio::abandon) and named here: the engine, or what it leaves behind,
     /// keeps its memory until the kernel is done with it.
     ///
@@ -36,6 +36,9 @@ impl Aio {
     pub fn drain(&mut self, deadline: Instant) -> Vec<Abandoned> {
         let simulated = self.queue.as_ref().is_some_and(|queue| queue.clock().is_simulated());
         let mut cancelled = None;
+        for gone in self.unfinished() {
+            self.end_the_endless(gone.token);
+        }
         loop {
             self.expire();
             let failed = self.turn().is_err();

@@ -64,11 +64,20 @@ impl Source for Aio {
                 break;
             }
         }
+        if !self.resting.is_empty() {
+            self.changed();
+        }
         Ok(())
     }
 
     fn deliver(&mut self, token: Token) -> bool {
-        self.flights.remove(token).is_some()
+        match self.flights.get_mut(token) {
+            Some(Flight { pieces: Some(pieces), abandoned, .. }) if pieces.handed > 0 => {
+                pieces.handed -= 1;
+                !*abandoned
+            }
+            _ => self.flights.remove(token).is_some(),
+        }
     }
 
     fn detach(&mut self) {

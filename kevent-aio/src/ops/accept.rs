@@ -92,10 +92,29 @@ impl Accept {
     }
 
     /// Who has connected, once somebody has. `None` before, and for families of addresses that std has
-    /// no word for.
+    /// no word for. Of one that an [`AcceptMany`](crate::AcceptMany) has brought the kernel is asked: so not after
+    /// the socket was taken.
     #[must_use]
     pub fn peer(&self) -> Option<Address> {
-        self.peer.address()
+        let of = |accepted: &OwnedFd| socket::peer(accepted.as_fd()).ok()?.address();
+        self.peer.address().or_else(|| of(self.accepted.as_ref()?))
+    }
+
+    /// Another one, for the next connection.
+    pub(crate) fn another(&self) -> Accept {
+        let Accept { flags, not_by_ring, .. } = *self;
+        Accept { flags, not_by_ring, ..Accept::new(self.listener.clone()) }
+    }
+
+    /// The multishot's entry. It names no place for the address: that would be one for all.
+    pub(crate) fn encode_many(&self) -> Option<Entry> {
+        let fd = types::Fd(self.listener.as_fd().as_raw_fd());
+        (!self.not_by_ring).then(|| opcode::AcceptMulti::new(fd).flags(self.flags).build())
+    }
+
+    /// It is done by readiness only.
+    pub(crate) fn leave_ring(&mut self) {
+        self.not_by_ring = true;
     }
 
     /// The listener.

@@ -4,13 +4,16 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use io_uring::squeue::Entry;
+use kevent_core::Waker;
 
 use crate::fixed::Fixed;
 use crate::operation::{Operation, Order, Outcome, Side, Step};
 use crate::priority::Priority;
+use crate::provided::Provided;
 use crate::reading::Reading;
 
 mod accept;
+mod accept_many;
 mod advise;
 mod chain;
 mod close;
@@ -28,6 +31,7 @@ mod read;
 mod read_dir;
 mod recv;
 mod recv_from;
+mod recv_many;
 mod reflink;
 mod rename;
 mod send;
@@ -43,6 +47,7 @@ mod window;
 mod write;
 
 pub use accept::Accept;
+pub use accept_many::AcceptMany;
 pub use advise::{Advice, Advise};
 #[cfg(feature = "transforms")]
 pub use chain::{Blake3, Crc32c, Gzip};
@@ -64,6 +69,7 @@ pub use read::Read;
 pub use read_dir::{DirEntry, Entries, FileKind, ReadDir};
 pub use recv::Recv;
 pub use recv_from::RecvFrom;
+pub use recv_many::RecvMany;
 pub use reflink::Reflink;
 pub use rename::Rename;
 pub use send::Send;
@@ -173,6 +179,8 @@ operations! {
     Sendfile,
     /// See [`Accept`].
     Accept,
+    /// See [`AcceptMany`].
+    AcceptMany,
     /// See [`Connect`].
     Connect,
     /// See [`Recv`].
@@ -181,6 +189,8 @@ operations! {
     Send,
     /// See [`RecvFrom`].
     RecvFrom,
+    /// See [`RecvMany`].
+    RecvMany,
     /// See [`SendTo`].
     SendTo,
     /// See [`Shutdown`].
@@ -189,6 +199,45 @@ operations! {
     Chain,
     /// See [`Group`].
     Group,
+}
+
+impl Op {
+    /// Whether it brings one thing after another, and may have no end of its own.
+    pub(crate) fn is_endless(&self) -> bool {
+        matches!(self, Op::AcceptMany(_) | Op::RecvMany(_))
+    }
+
+    /// What it has brought, once after each [`Step::Piece`]: as an operation that is done.
+    pub(crate) fn take_piece(&mut self) -> Option<Box<Op>> {
+        match self {
+            Op::AcceptMany(accept) => accept.take_piece().map(|piece| Box::new(piece.into())),
+            Op::RecvMany(recv) => Some(Box::new(recv.take_piece().into())),
+            _ => None,
+        }
+    }
+
+    /// For how many pieces more there is room. If that is none, `waker` is called when there is.
+    pub(crate) fn room(&self, waker: Option<&Waker>) -> usize {
+        match self {
+            Op::RecvMany(recv) => recv.room(waker),
+            _ => usize::MAX,
+        }
+    }
+
+    /// The kernel has filled a buffer that it was lent.
+    pub(crate) fn fill(&mut self, provided: &mut Provided, number: u16, len: usize) {
+        if let Op::RecvMany(recv) = self {
+            recv.fill(provided, number, len);
+        }
+    }
+
+    /// The result of a piece.
+    pub(crate) fn amount(&self) -> u64 {
+        match self {
+            Op::Recv(recv) => recv.data().len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 impl Operation for Op {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use crate::buffer::Filling;
+use crate::buffer::{Filling, Memory};
 use crate::operation::{Errno, Fd, Operation, Outcome, Side, Step};
 use crate::ops::{check_flags, done, window};
 use crate::sys::socket;
@@ -60,6 +60,11 @@ impl Recv {
         Recv { socket, buffer: Filling::new(buffer), flags: 0, all: false, not_by_ring: false }
     }
 
+    /// One that has received what `memory` holds.
+    pub(crate) fn received(socket: Fd, memory: Memory) -> Recv {
+        Recv { buffer: Filling::full(memory), ..Recv::new(socket, Vec::new()) }
+    }
+
     /// Receives `len` bytes at most, whatever the buffer's capacity, which grows if it must.
     ///
     /// # Panics
@@ -93,6 +98,13 @@ impl Recv {
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {
         self.buffer.into_vec()
+    }
+
+    /// The buffer, with what was received: the one of the pool, of a piece that a
+    /// [`RecvMany`](crate::RecvMany) has brought.
+    #[must_use]
+    pub fn into_memory(self) -> Memory {
+        self.buffer.into_memory()
     }
 
     /// What was received.

@@ -1,7 +1,7 @@
 //! The system calls that neither std nor a dependency makes for us, each file safe from outside.
 //!
-//! These files, [`buffer`](crate::buffer), [`buffers`](crate::buffers) and the ring's backend, and no others in this crate, hold
-//! unsafe code.
+//! These files, [`buffer`](crate::buffer), [`buffers`](crate::buffers),
+//! [`provided`](crate::provided) and the ring's backend, and no others in this crate, hold unsafe code.
 
 pub(crate) mod dir;
 pub(crate) mod epoll;

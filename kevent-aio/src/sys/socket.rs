@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use crate::address::RawAddress;
-use crate::operation::Outcome;
+use crate::operation::{Errno, Outcome};
 use crate::sys::file::status_flags;
 use crate::sys::{once, retry};
 
@@ -29,6 +29,15 @@ pub(crate) fn accept(listener: BorrowedFd<'_>, peer: &mut RawAddress, flags: i32
         // SAFETY: `peer` has the room that it says, and outlives the call.
         unsafe { libc::accept4(fd, address, length, flags).into() }
     })
+}
+
+/// getpeername(2).
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<RawAddress, Errno> {
+    let mut peer = RawAddress::blank();
+    let (address, length) = peer.room();
+    // SAFETY: `peer` has the room that it says, and outlives the call.
+    once(|| unsafe { libc::getpeername(socket.as_raw_fd(), address, length).into() })?;
+    Ok(peer)
 }
 
 /// connect(2). One that a signal interrupts goes on by itself. The call that follows one which went on
@@ -90,6 +99,19 @@ pub(crate) fn send(
     let (address, length) = to.map_or((ptr::null(), 0), RawAddress::parts);
     // SAFETY: `data` and `to` are readable for their lengths.
     retry(|| unsafe { libc::sendto(fd, pointer, len, flags, address, length) as i64 })
+}
+
+/// Whether what comes is datagrams, which may be empty: not the end.
+pub(crate) fn is_datagram(socket: BorrowedFd<'_>) -> bool {
+    let mut kind: i32 = 0;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    let (pointer, length) = ((&raw mut kind).cast(), &raw mut length);
+    let fd = socket.as_raw_fd();
+    // SAFETY: the kind is as long as it says, and both outlive the call.
+    let asked = once(|| unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, pointer, length).into()
+    });
+    asked.is_ok() && !matches!(kind, libc::SOCK_STREAM | libc::SOCK_SEQPACKET)
 }
 
 /// shutdown(2), with one of `SHUT_*`.

@@ -137,6 +137,11 @@ impl Desk {
     }
 
     fn admit(&mut self, submission: Submission) {
+        if submission.op.is_endless() {
+            let text = "an operation without an end can't be awaited: submit it to an `Aio`";
+            let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+            return self.give(&submission.slot, Answer::refused(error, submission.op));
+        }
         if self.closed || submission.slot.is_left() {
             let answer = Answer::refused(shut_down(), submission.op);
             return self.give(&submission.slot, answer);

@@ -267,7 +267,7 @@ impl Engine {
         };
         match step {
             Step::Done(result) => Some(result),
-            Step::Run | Step::Writable | Step::Again => None,
+            _ => None,
         }
     }
 

@@ -134,6 +134,7 @@ fn whole(op: Option<&Op>) -> Checked {
     match op {
         None => Err("was given an operation that is gone".into()),
         Some(Op::Chain(_)) => Err("is a chain itself: add its steps to this one".into()),
+        Some(op) if op.is_endless() => Err("has no end: submit it beside the chain".into()),
         Some(Op::Group(_)) => Err("is a group: submit it beside the chain".into()),
         Some(op) if op.source().is_some() => {
             Err("waits for a socket: submit it beside the chain".into())

@@ -40,6 +40,7 @@ fn drive(chain: &mut Chain, fate: Fate) -> (io::Result<u64>, u32) {
             (Step::Done(result), _) => return (result, given),
             (Step::Writable, _) => chain.abort(io::ErrorKind::TimedOut.into()),
             (Step::Again, _) => chain.advance(),
+            (Step::Piece | Step::Rest, _) => panic!("it is one thing"),
             (Step::Run, Fate::AbortedAt(at)) if at == given => {
                 given += 1;
                 chain.abort(io::ErrorKind::TimedOut.into())

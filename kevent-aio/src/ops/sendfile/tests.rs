@@ -47,6 +47,7 @@ fn drive(op: &mut Sendfile) -> (io::Result<u64>, Steps) {
                 steps.again += 1;
                 awake(&mut steps, || op.advance())
             }
+            Step::Piece | Step::Rest => panic!("it is one thing"),
         };
     }
 }

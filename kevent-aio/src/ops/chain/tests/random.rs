@@ -121,6 +121,7 @@ fn by_hand(mut chain: Chain, fate: &mut Fate) -> (io::Result<u64>, Chain) {
         step = match step {
             Step::Done(result) => return (result, chain),
             Step::Again => chain.advance(),
+            Step::Piece | Step::Rest => panic!("it is one thing"),
             Step::Writable => panic!("no socket is there"),
             Step::Run if fate.abort_at == Some(fate.calls) => {
                 fate.abort_at = None;
