@@ -42,8 +42,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 /// the two makes no difference to the program; [`report`](Aio::report) tells.
 ///
 /// The engine owns what an operation works on until the kernel is done with it. If the engine is
-/// dropped before, it cancels what is in flight and waits for a second at most; what the kernel does not
-/// let go of by then is leaked, as is what a thread of the pool is stuck in.
+/// dropped before, it cancels what is in flight and waits for a second at most. What the kernel does not let
+/// go of by then is left to a thread, which ends with it, as is what a thread of the pool is stuck in.
 ///
 /// After a `fork` the child must not use the engine of its parent, nor the queue: what it submitted
 /// would complete in the parent, and what it took out the parent would miss. It may drop the engine,
@@ -741,6 +741,12 @@ impl Aio {
         if let Some(queue) = &self.queue {
             queue.waker().changed();
         }
+    }
+}
+
+impl Drop for Aio {
+    fn drop(&mut self) {
+        self.ring.take().into_iter().for_each(Uring::farewell);
     }
 }
 
