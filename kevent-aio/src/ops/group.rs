@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use io_uring::squeue::Entry;
+use kevent_core::Token;
 
 use crate::completion::Completion;
 use crate::operation::{Operation, Outcome, Step};
@@ -52,6 +53,7 @@ pub struct Group {
     succeeded: usize,
     failed: usize,
     done: Vec<Completion>,
+    rest: Vec<Token>,
 }
 
 /// When a group is done.
@@ -92,6 +94,7 @@ impl Group {
             succeeded: 0,
             failed: 0,
             done: Vec::new(),
+            rest: Vec::new(),
         }
     }
 
@@ -126,6 +129,13 @@ impl Group {
         std::mem::take(&mut self.done)
     }
 
+    /// The members that were not done when the group was. Each comes on its own; who wants none of them any more
+    /// [cancels](crate::Aio::cancel) them.
+    #[must_use]
+    pub fn rest(&self) -> &[Token] {
+        &self.rest
+    }
+
     /// The members, to be begun.
     pub(crate) fn begin(&mut self) -> Vec<(Op, u64)> {
         self.begun = true;
@@ -147,6 +157,11 @@ impl Group {
     /// Keeps the completion of a member for its own.
     pub(crate) fn keep(&mut self, completion: Completion) {
         self.done.push(completion);
+    }
+
+    /// It is done, and these are not.
+    pub(crate) fn leave(&mut self, rest: Vec<Token>) {
+        self.rest = rest;
     }
 
     /// The result, if the group is done.
