@@ -208,7 +208,8 @@ impl Aio {
     /// One completion comes in any case, and tells the truth: that it
     /// [was cancelled](crate::Completion::was_cancelled), or the result if the operation was done before it
     /// could be stopped. What is at work in the pool, a read of a pipe for example, can't be stopped: it ends
-    /// when it ends.
+    /// when it ends. Nor, on the ring either, can a call that a file server (FUSE, NFS) has taken and does not
+    /// answer: the kernel itself waits for that. Who wants no more of it [abandons](Aio::abandon) it.
     pub fn cancel(&mut self, token: Token) -> Cancel {
         let answer = self.end(token, Reason::Cancelled);
         self.changed();
