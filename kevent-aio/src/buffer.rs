@@ -169,6 +169,11 @@ impl Filling {
         }
     }
 
+    /// Zeroes what the next bytes go over, for a call that may count bytes which it does not write.
+    pub(crate) fn blank(&mut self) {
+        self.room().fill(MaybeUninit::new(0));
+    }
+
     /// The kernel has written `count` bytes to where [`room`](Filling::room) began.
     pub(crate) fn filled(&mut self, count: usize) {
         let count = count.min(self.room().len());

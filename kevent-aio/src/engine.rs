@@ -43,8 +43,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 /// the two makes no difference to the program; [`report`](Aio::report) tells.
 ///
 /// The engine owns what an operation works on until the kernel is done with it. If the engine is
-/// dropped before, it cancels what is in flight and waits for a second at most; what the kernel does not
-/// let go of by then is leaked, as is what a thread of the pool is stuck in.
+/// dropped before, it cancels what is in flight and waits for a second at most. What the kernel does not let
+/// go of by then is left to a thread, which ends with it, as is what a thread of the pool is stuck in.
 ///
 /// After a `fork` the child must not use the engine of its parent, nor the queue: what it submitted
 /// would complete in the parent, and what it took out the parent would miss. It may drop the engine,
@@ -212,7 +212,8 @@ impl Aio {
     /// One completion comes in any case, and tells the truth: that it
     /// [was cancelled](crate::Completion::was_cancelled), or the result if the operation was done before it
     /// could be stopped. What is at work in the pool, a read of a pipe for example, can't be stopped: it ends
-    /// when it ends.
+    /// when it ends. Nor, on the ring either, can a call that a file server (FUSE, NFS) has taken and does not
+    /// answer: the kernel itself waits for that. Who wants no more of it [abandons](Aio::abandon) it.
     pub fn cancel(&mut self, token: Token) -> Cancel {
         let answer = self.end(token, Reason::Cancelled);
         self.changed();
@@ -763,6 +764,12 @@ impl Aio {
         if let Some(queue) = &self.queue {
             queue.waker().changed();
         }
+    }
+}
+
+impl Drop for Aio {
+    fn drop(&mut self) {
+        self.ring.take().into_iter().for_each(Uring::farewell);
     }
 }
 

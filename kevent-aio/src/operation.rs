@@ -32,7 +32,7 @@ pub(crate) trait Operation: Send {
     /// beginning, and again when what [`Step::Writable`] or [`Step::Again`] asked for has come true.
     fn advance(&mut self) -> Step;
 
-    /// The file that it reads. If that is not cold, the first `advance` only looks: whether what is to be read is
+    /// The file that it reads or writes. If that is not cold, the first `advance` only looks: whether what is to be read is
     /// in memory, so that the operation is done. The engine, which knows from earlier reads what the file is
     /// like, may leave that out, and go on as if it had said [`Step::Run`].
     fn reading(&mut self) -> Option<&mut Reading> {

@@ -1,11 +1,11 @@
-//! The file that an operation reads.
+//! The file that an operation reads or writes.
 
 use std::os::fd::AsFd;
 
 use crate::operation::Fd;
 use crate::sys::file;
 
-/// The file that an operation reads, and what is known of it by then.
+/// The file that an operation reads or writes, and what is known of it by then.
 pub(crate) struct Reading {
     pub(crate) file: Fd,
     /// Not to be looked at first, whether it is in memory.

@@ -8,6 +8,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{Bench, honest};
-use kevent_aio::{Completion, Op, Read, ReadVectored, Way, Write};
+use kevent_aio::{Buffers, Completion, Op, Read, ReadVectored, Way, Write};
 use kevent_core::testing::Dice;
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use tempfile::NamedTempFile;
@@ -173,6 +174,8 @@ fn direct_and_buffered_reads_and_writes_see_each_other() {
         Err(error) => return println!("skipped: no O_DIRECT here: {error}"),
     };
     let buffered = Arc::new(named.reopen().unwrap());
+    let page = NonZero::new(PAGE as usize).unwrap();
+    let pages = Buffers::new(NonZero::<usize>::MIN, page).unwrap();
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);
         for round in 0..PAGES {
@@ -180,9 +183,12 @@ fn direct_and_buffered_reads_and_writes_see_each_other() {
             let bytes = |by: u8| vec![by.wrapping_add(round as u8); PAGE as usize];
             let write = Write::new(buffered.clone(), at, bytes(1));
             assert_eq!(bench.complete(write).result.unwrap(), PAGE, "{name}");
-            let read = Read::new(direct.clone(), at, aligned(&[])).cold();
+            let read = Read::new(direct.clone(), at, pages.take().unwrap()).cold();
             assert!(data(bench.complete(read)) == bytes(1), "{name}: direct read, page {round}");
-            let write = Write::new(direct.clone(), at, aligned(&bytes(2)));
+            let mut aligned = pages.take().unwrap();
+            aligned.resize(PAGE as usize).unwrap();
+            aligned.copy_from_slice(&bytes(2));
+            let write = Write::new(direct.clone(), at, aligned);
             assert_eq!(bench.complete(write).result.unwrap(), PAGE, "{name}");
             let read = Read::new(buffered.clone(), at, Vec::with_capacity(PAGE as usize));
             assert!(data(bench.complete(read)) == bytes(2), "{name}: buffered read, page {round}");
@@ -193,20 +199,6 @@ fn direct_and_buffered_reads_and_writes_see_each_other() {
         let read = Read::new(direct.clone(), 3, Vec::with_capacity(100)).cold();
         let got = bench.complete(read).result.map_err(|error| error.kind());
         assert_eq!(got, wanted.map(|count| count as u64), "{name}");
-    }
-}
-
-/// A vector of a page that lies on a page's beginning, as O_DIRECT wants it, with these bytes.
-fn aligned(bytes: &[u8]) -> Vec<u8> {
-    let mut misses = Vec::new();
-    loop {
-        let mut vec = Vec::with_capacity(PAGE as usize);
-        if vec.as_ptr() as u64 % PAGE == 0 {
-            vec.extend_from_slice(bytes);
-            return vec;
-        }
-        // Each is a little further than the one before it. A byte between them shifts them.
-        misses.push((vec, vec![0_u8; 16]));
     }
 }
 

@@ -8,18 +8,19 @@ mod faulty;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt;
+use std::num::NonZero;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Bench, PATIENCE, honest};
 use faulty::{Cache, Call, Fate, Fault, Faulty};
 use kevent_aio::{
-    Aio, Cancel, Choice, Completion, Fallocate, Fdatasync, Fsync, Op, Open, Read, ReadVectored,
-    Sendfile, Statx, Write, WriteVectored,
+    Aio, Buffers, Cancel, Choice, Completion, Fallocate, Fdatasync, Fsync, Op, Open, Read,
+    ReadVectored, Sendfile, Statx, Write, WriteVectored,
 };
 
 const PAGE: u64 = 4096;
@@ -316,11 +317,7 @@ fn what_is_stuck_keeps_nothing_else_waiting() {
             fs.wait_held(1);
             bench.submit(Fsync::new(stuck.clone()), 1001);
             bench.submit(Open::new(fs.path("other")), 1002);
-            // The kernel's workers write to the files of one bucket of 64 one after the other, so on the
-            // ring a write that is stuck may stop one to another file.
-            if name == "pool" {
-                bench.submit(Write::new(written, 0, "x"), 1003);
-            }
+            bench.submit(Write::new(written, 0, "x"), 1003);
             let in_flight = bench.aio().in_flight();
             bench.turn();
             fs.wait_held(in_flight);
@@ -347,6 +344,46 @@ fn what_is_stuck_keeps_nothing_else_waiting() {
             }
             bench.is_silent();
             assert_eq!(bench.aio().in_flight(), 0);
+        }
+    }
+}
+
+#[test]
+fn submitting_waits_for_no_write_whatever_the_file_is_opened_for() {
+    let Some(fs) = Faulty::mount() else { return };
+    for (flags, readable) in
+        [(0, true), (0, false), (libc::O_DIRECT, true), (libc::O_DIRECT, false)]
+    {
+        for (name, builder) in honest() {
+            let path = fs.file("file", &pattern(PAGES * PAGE), Cache::Pages);
+            let mut options = File::options();
+            let file = options.read(readable).write(true).custom_flags(flags).open(path).unwrap();
+            let file: Arc<File> = Arc::new(file);
+            let buffers = Buffers::new(NonZero::<usize>::MIN, NonZero::<usize>::MIN).unwrap();
+            let mut aligned = buffers.take().unwrap();
+            aligned.resize(PAGE as usize).unwrap();
+            fs.faults(&nobody_answers());
+            let (submitted, is_submitted) = mpsc::channel();
+            let (fs, file) = (&fs, &file);
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    let mut bench = Bench::new(builder);
+                    bench.submit(Write::new(file.clone(), 0, aligned), 1);
+                    bench.turn();
+                    // Which writes it is to wait for, it finds without asking the server.
+                    let copy = Arc::new(file.try_clone().unwrap());
+                    bench.submit(Fsync::new(copy).after_writes(), 2);
+                    bench.turn();
+                    submitted.send(()).unwrap();
+                    let ends = [bench.next(), bench.next()].map(|completion| completion.key);
+                    assert_eq!(ends, [1, 2], "{name}");
+                });
+                fs.wait_held(1);
+                let in_time = is_submitted.recv_timeout(PATIENCE / 4);
+                let held = fs.held();
+                fs.release();
+                assert!(in_time.is_ok() && held == 1, "{name}, {flags:o}, {readable}: {held}");
+            });
         }
     }
 }
@@ -479,6 +516,8 @@ fn engine_is_dropped_in_time_whatever_is_stuck() {
         assert!(begun.elapsed() < PATIENCE, "{name}: {:?}", begun.elapsed());
         assert_eq!(fs.held(), count, "{name}: somebody answered");
         fs.release();
+        // Nor is anything left behind when they are answered after all.
+        fs.wait_open(0);
     }
 }
 

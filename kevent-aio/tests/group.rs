@@ -84,6 +84,28 @@ fn what_is_not_done_when_enough_are_comes_on_its_own() {
 }
 
 #[test]
+fn losers_of_a_race_can_be_cancelled() {
+    for (name, builder) in honest() {
+        let mut bench = Bench::new(builder.threads(1));
+        let ((slow, mut there), (slower, _nobody)) = (stuck(), stuck());
+        let mut race = Group::first(1);
+        // Where there is one thread, which reads what never comes, the last one waits for it.
+        race.add(read_file(&file()), 1).add(slow, 2).add(slower, 3);
+        bench.submit(race, 99);
+        let race = group(bench.next());
+        assert_eq!(race.rest().len(), 2, "{name}");
+        for token in race.rest() {
+            assert_eq!(bench.aio().cancel(*token), Cancel::Requested, "{name}");
+        }
+        there.write_all(b"x").unwrap();
+        let mut ends = [bench.next(), bench.next()];
+        ends.sort_by_key(|end| end.key);
+        assert!(ends[1].was_cancelled(), "{name}: {ends:?}");
+        assert_eq!(bench.aio().in_flight(), 0);
+    }
+}
+
+#[test]
 fn quorum_that_is_out_of_reach_does_not_wait() {
     for (name, builder) in honest() {
         let mut bench = Bench::new(builder);

@@ -471,6 +471,35 @@ fn datagrams_come_with_their_sender() {
 }
 
 #[test]
+fn bytes_that_a_receive_counts_and_throws_away_are_zeros() {
+    // Not whatever was in the memory: TCP does that with MSG_TRUNC.
+    let used = || {
+        let mut buffer = vec![0xaa; 8];
+        buffer.clear();
+        buffer
+    };
+    everywhere(|mut bench, nonblocking, what| {
+        let (near, mut far) = pair(nonblocking);
+        let recv = || Recv::new(near.clone(), used()).flags(libc::MSG_TRUNC);
+        let from = || RecvFrom::new(near.clone(), used()).flags(libc::MSG_TRUNC);
+        for op in [Op::from(recv()), recv().all().into(), from().into()] {
+            bench.submit(op, 1);
+            // Some of it waits for the ring, where there is one.
+            bench.turn();
+            far.write_all(b"nonsense").unwrap();
+            let completion = bench.next();
+            let count = completion.result.unwrap() as usize;
+            let buffer = match *completion.op {
+                Op::Recv(recv) => recv.into_buffer(),
+                Op::RecvFrom(recv) => recv.into_buffer(),
+                _ => unreachable!(),
+            };
+            assert_eq!(buffer, vec![0; count], "{what}");
+        }
+    });
+}
+
+#[test]
 fn peeked_data_stays_and_flags_that_contradict_are_refused() {
     everywhere(|mut bench, nonblocking, what| {
         let (near, mut far) = pair(nonblocking);

@@ -123,6 +123,27 @@ fn honest_engine_takes_no_time_and_no_thread() {
 }
 
 #[test]
+fn what_a_simulation_has_not_done_is_done_in_the_queue_that_follows_it() {
+    let sim = Sim::new(1);
+    let mut queue = sim.queue().unwrap();
+    let engine = testing::lying(Aio::builder(), 1).build().unwrap();
+    let aio = queue.attach(engine, |completion| completion).unwrap();
+    let file = Arc::new(File::open("/proc/self/status").unwrap());
+    for key in 0..20 {
+        let read = Read::new(file.clone(), 0, Vec::with_capacity(5)).cold();
+        queue[aio].submit(read, key).unwrap();
+    }
+    // The clock stands still from here on.
+    let engine = queue.detach(aio).unwrap();
+    let mut queue = Queue::new().unwrap();
+    let aio = queue.attach(engine, |completion| completion).unwrap();
+    while queue[aio].in_flight() > 0 {
+        assert!(queue.wait(Duration::from_secs(20)).unwrap() > 0, "they are not begun");
+        while queue.next().is_some() {}
+    }
+}
+
+#[test]
 fn deadlines_are_those_of_made_up_time() {
     let sim = Sim::new(1);
     let mut queue = sim.queue().unwrap();

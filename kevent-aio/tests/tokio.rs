@@ -6,11 +6,13 @@ mod common;
 
 use std::future::Future;
 use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -255,6 +257,29 @@ fn cursor_reads_writes_and_seeks_as_one_would() {
         let before = cursor.seek(SeekFrom::Current(-300_001)).await.unwrap_err();
         assert_eq!(before.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(cursor.position(), 300_000, "it is where it was");
+    });
+}
+
+#[test]
+fn cursor_goes_nowhere_where_no_file_is() {
+    everywhere(|_, engine| async move {
+        // The file's own place, which -1 would mean to the kernel, is at its beginning.
+        let mut file = file_with(b"hello");
+        file.rewind().unwrap();
+        let mut cursor = File::from_std(&engine, file.try_clone().unwrap()).cursor();
+        for beyond in [SeekFrom::Start(u64::MAX), SeekFrom::Start(1 << 63), SeekFrom::End(i64::MAX)]
+        {
+            let error = cursor.seek(beyond).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{beyond:?}");
+        }
+        for position in [u64::MAX, 1 << 63] {
+            let file = File::from_std(&engine, file.try_clone().unwrap());
+            let mut cursor = Cursor::new(file, position);
+            let error = cursor.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{position}");
+            let error = cursor.write_all(b"x").await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{position}");
+        }
     });
 }
 
@@ -818,6 +843,42 @@ fn shutdown_ends_every_future_and_gives_back_what_it_can() {
         drop(far);
         becomes(|| Arc::strong_count(&fd) == 2).await;
     });
+}
+
+/// A socket of a user that wants to know how the engine is, when he lets it go.
+struct Curious(UnixStream, Engine, Arc<AtomicBool>);
+
+impl AsFd for Curious {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        let _ = self.1.report();
+        self.2.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_a_user_gave_may_ask_the_engine_when_it_is_dropped_however_late() {
+    let runtime = threads(2);
+    let gone = Arc::new(AtomicBool::new(false));
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let late = runtime.block_on(soon(async {
+        let engine = Engine::with(Aio::builder().backend(Choice::Pool)).unwrap();
+        let file = Arc::new(Curious(near, engine.clone(), gone.clone()));
+        let run = engine.clone();
+        let read = tokio::spawn(async move { run.run(Read::new(file, 0, vec![0; 9])).await });
+        becomes(|| engine.report().in_flight == 1).await;
+        engine.shutdown();
+        assert!(read.await.unwrap().op.is_none(), "a thread is at work on it");
+        far.write_all(b"too late").unwrap();
+        timeout(PATIENCE, becomes(|| gone.load(Ordering::Relaxed))).await
+    }));
+    runtime.shutdown_background();
+    late.expect("it waits for itself");
 }
 
 #[test]

@@ -43,6 +43,11 @@ impl InPlace {
         self.waiting.remove(&key)
     }
 
+    /// All that was not run, in its order.
+    pub(crate) fn into_jobs(self) -> impl Iterator<Item = Job> {
+        self.waiting.into_values()
+    }
+
     /// When the next job is to be run.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.waiting.keys().next().map(|(time, _)| *time)

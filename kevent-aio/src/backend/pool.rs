@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use kevent_core::{Clock, Token, Waker};
 
 use crate::backend::in_place::InPlace;
 use crate::backend::{Done, Job};
-use crate::operation::{Operation, Outcome};
+use crate::operation::{Errno, Operation, Outcome};
 use crate::ops::Op;
 use crate::priority::{PRIORITIES, Priority};
 use crate::sys::thread::{set_ioprio, spawn_quiet};
@@ -48,6 +49,8 @@ pub(crate) struct Pool {
     limit: usize,
     /// In a simulated queue no thread is started.
     in_place: Option<InPlace>,
+    /// The process that made it.
+    process: u32,
 }
 
 struct Shared {
@@ -134,12 +137,21 @@ impl Pool {
             something_is_done: Condvar::new(),
             runner: runner.unwrap_or_else(|| Arc::new(|op: &mut Op| op.run())),
         };
-        Pool { shared: Arc::new(shared), limit, in_place: None }
+        Pool { shared: Arc::new(shared), limit, in_place: None, process: std::process::id() }
     }
 
-    /// From now on everything is run on the thread that asks for what is done, by that clock.
-    pub(crate) fn run_in_place(&mut self, clock: &Clock) {
-        self.in_place.get_or_insert_with(|| InPlace::new(clock.clone()));
+    /// From now on it is in a queue with that clock. In a simulated one everything is run on the thread that asks
+    /// for what is done. What a thread has by then it goes on with, and what was to be run in another
+    /// simulation is begun here.
+    pub(crate) fn go_by(&mut self, clock: &Clock) {
+        let simulated = clock.is_simulated().then(|| InPlace::new(clock.clone()));
+        let before = std::mem::replace(&mut self.in_place, simulated);
+        for job in before.into_iter().flat_map(InPlace::into_jobs) {
+            if let Err((job, error)) = self.start(job) {
+                let done = Done { job, outcome: Err(Errno::from(error)) };
+                self.shared.deliver(Worked { done, waited: Duration::ZERO, took: Duration::ZERO });
+            }
+        }
     }
 
     /// When there will be something to reap although nobody wakes the queue.
@@ -192,7 +204,9 @@ impl Pool {
     /// Takes a job back that no thread has begun.
     pub(crate) fn take_back(&mut self, token: Token) -> Option<Job> {
         if let Some(in_place) = &mut self.in_place {
-            return in_place.take_back(token);
+            if let Some(job) = in_place.take_back(token) {
+                return Some(job);
+            }
         }
         let mut jobs = lock(&self.shared.jobs);
         jobs.waiting.take(token)
@@ -200,8 +214,7 @@ impl Pool {
 
     /// What was done first of what was not collected yet.
     pub(crate) fn reap(&mut self) -> Option<Worked> {
-        if let Some(in_place) = &mut self.in_place {
-            let mut job = in_place.take_due()?;
+        if let Some(mut job) = self.in_place.as_mut().and_then(InPlace::take_due) {
             let outcome = self.shared.runner.run(&mut job.op);
             let done = Done { job, outcome };
             return Some(Worked { done, waited: Duration::ZERO, took: Duration::ZERO });
@@ -233,7 +246,9 @@ impl Shared {
                 set_ioprio(priority.ioprio());
             }
             let begun = Instant::now();
-            let outcome = self.runner.run(&mut job.op);
+            // What is the user's, a transform of his own, may panic. That is an error of the step.
+            let run = AssertUnwindSafe(|| self.runner.run(&mut job.op));
+            let outcome = catch_unwind(run).unwrap_or(Err(Errno(libc::EIO)));
             let (waited, took) = (begun.saturating_duration_since(since), begun.elapsed());
             self.deliver(Worked { done: Done { job, outcome }, waited, took });
         }
@@ -285,6 +300,10 @@ impl Shared {
 impl Drop for Pool {
     /// Gives up what no thread has begun, and does not wait for what one has.
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // A forked child drops its copy, without the threads: one may have held a lock.
+            return;
+        }
         let mut mailbox = lock(&self.shared.mailbox);
         mailbox.closed = true;
         let done = std::mem::take(&mut mailbox.done);

@@ -21,6 +21,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
@@ -35,6 +36,7 @@ use crate::ops::Op;
 use crate::provided::Provided;
 use crate::report::{Call, Refusal};
 use crate::sys::epoll::wait_readable;
+use crate::sys::thread::spawn_quiet;
 
 /// Entries that are handed over with one system call, at most.
 const BATCH: u32 = 256;
@@ -53,6 +55,9 @@ const RESERVE: usize = 16;
 
 /// How long a ring that goes away waits for the kernel to let go of what it holds.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// No limit, to poll(2).
+const FOR_EVER: i32 = -1;
 
 /// Files that may be registered at a time.
 const FILES: u32 = 64;
@@ -511,13 +516,33 @@ impl AsFd for Uring {
     }
 }
 
-impl Drop for Uring {
-    /// Ends what is in flight and waits until the kernel has let go of it; not for ever, though: what
-    /// it holds then is leaked, for it may still write there after the ring is closed.
-    fn drop(&mut self) {
-        if std::process::id() != self.process {
-            // A forked child drops its copy. The ring, and what is on it, is still its parent's.
-            return std::mem::take(&mut self.held).into_iter().for_each(std::mem::forget);
+impl Uring {
+    /// Ends what is in flight, and waits a while until the kernel has let go of it. What it does not let go of, a
+    /// call to a file server that does not answer, is left to a thread of its own: what such a call opens
+    /// in the end is closed then, and its memory is given back.
+    pub(crate) fn farewell(mut self) {
+        self.end();
+        if self.on_ring() == 0 || self.is_copy() {
+            return;
+        }
+        let builder = Builder::new().name("kevent-aio-end".to_owned());
+        // Where no thread can be had it is leaked: see `drop`.
+        let _ = spawn_quiet(builder, move || {
+            while self.on_ring() > 0 {
+                wait_readable(self.as_fd(), FOR_EVER);
+                self.drop_done();
+            }
+        });
+    }
+
+    /// Whether a forked child has it. The ring, and what is on it, is still its parent's.
+    fn is_copy(&self) -> bool {
+        std::process::id() != self.process
+    }
+
+    fn end(&mut self) {
+        if self.is_copy() {
+            return;
         }
         let deadline = Instant::now() + FAREWELL;
         let tokens: Vec<_> = self.held.iter().flatten().map(|held| held.job.token).collect();
@@ -526,17 +551,27 @@ impl Drop for Uring {
             if self.broken || self.submit().is_err() {
                 drop(self.take_back());
             }
-            while let Some(reaped) = self.reap() {
-                if let Reaped::Done(Done { mut job, outcome }, _) = reaped {
-                    // What the operation has opened is closed with it.
-                    let _ = job.op.complete(outcome);
-                }
-            }
+            self.drop_done();
             if self.on_ring() == 0 || Instant::now() >= deadline {
                 break;
             }
             wait_readable(self.as_fd(), 10);
         }
+    }
+
+    /// Drops what is done by now. What it has opened is closed with it.
+    fn drop_done(&mut self) {
+        while let Some(reaped) = self.reap() {
+            if let Reaped::Done(Done { mut job, outcome }, _) = reaped {
+                let _ = job.op.complete(outcome);
+            }
+        }
+    }
+}
+
+impl Drop for Uring {
+    /// Leaks what the kernel holds: it may still write there after the ring is closed.
+    fn drop(&mut self) {
         if self.on_ring() > 0 {
             std::mem::forget(std::mem::take(&mut self.provided));
         }

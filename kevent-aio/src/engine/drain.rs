@@ -17,6 +17,8 @@ impl Aio {
     /// is stuck in a call, is [abandoned](Aio::abandon) and named here: the engine, or what it leaves behind,
     /// keeps its memory until the kernel is done with it.
     ///
+    /// What was [abandoned](Aio::abandon) before is not waited for.
+    ///
     /// This blocks, for up to a tenth of a second beyond the deadline; in a simulated queue, not at all.
     ///
     /// ```

@@ -56,9 +56,14 @@ impl Aio {
             (None, None) => return,
         };
         flight.ended = reason;
-        if let Some(op) = flight.take_together() {
-            self.finish(token, op, result);
+        let Some(mut op) = flight.take_together() else { return };
+        if let Op::Group(group) = op.as_mut() {
+            let at_work =
+                |flight: &Flight| !matches!(flight.stage, Stage::Done(..) | Stage::Handed);
+            let members = self.members(token).into_iter();
+            group.leave(members.filter(|t| self.flights.get(*t).is_some_and(at_work)).collect());
         }
+        self.finish(token, op, result);
     }
 
     /// The members of a group that are not done.

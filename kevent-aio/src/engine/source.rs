@@ -25,8 +25,8 @@ impl Source for Aio {
         if poll_set.clock().is_simulated() {
             // What a ring has begun goes on in real time; one that has nothing is given up.
             self.ring.take_if(|_| self.flights.is_empty());
-            self.pool.run_in_place(poll_set.clock());
         }
+        self.pool.go_by(poll_set.clock());
         if let Some(ring) = &self.ring {
             poll_set.add(ring.as_fd(), ring_key(), Interest::READABLE, Trigger::Level)?;
         }

@@ -33,6 +33,47 @@ fn error_that_says_cancelled_is_the_operations_own_when_nobody_cancelled() {
 }
 
 #[test]
+fn panic_on_a_thread_of_the_pool_fails_the_operation_and_nothing_else() {
+    // Of the only thread, so that it has to be there for the next.
+    let (mut queue, id) = queue_with_pool(|op| {
+        assert!(matches!(op, Op::Open(_)), "a test panics");
+        op.run()
+    });
+    let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
+    for _ in 0..3 {
+        queue[id].submit(crate::ops::Fsync::new(file.clone()), 1).unwrap();
+        queue[id].submit(crate::ops::Open::new("/dev/null"), 2).unwrap();
+        let failed = next(&mut queue);
+        assert_eq!((failed.key, failed.result.unwrap_err().raw_os_error()), (1, Some(libc::EIO)));
+        assert!(next(&mut queue).result.is_ok());
+    }
+    assert_eq!((queue[id].on_pool, queue[id].in_flight()), (0, 0));
+}
+
+#[test]
+fn what_a_thread_has_begun_comes_out_in_a_simulated_queue_too() {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let (mut queue, id) = queue_with_pool(move |op| {
+        let _ = released.lock().unwrap().recv();
+        op.run()
+    });
+    queue[id].submit(crate::ops::Open::new("/dev/null"), 1).unwrap();
+    let aio = queue.detach(id).unwrap();
+    let sim = kevent_core::testing::Sim::new(1);
+    let mut queue = sim.queue().unwrap();
+    let id = queue.attach(aio, |completion| completion).unwrap();
+    drop(release);
+    let patience = Instant::now() + Duration::from_secs(20);
+    while queue.wait(kevent_core::Wait::poll()).unwrap() == 0 {
+        assert!(Instant::now() < patience, "it is lost");
+        std::thread::yield_now();
+    }
+    assert!(queue.next().unwrap().result.is_ok());
+    assert_eq!((queue[id].on_pool, queue[id].in_flight()), (0, 0));
+}
+
+#[test]
 fn engine_knows_how_many_operations_the_pool_has() {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use io_uring::squeue::Entry;
+use kevent_core::Token;
 
 use crate::completion::Completion;
 use crate::operation::{Operation, Outcome, Step};
@@ -48,10 +49,11 @@ pub struct Group {
     each: bool,
     begun: bool,
     /// Members that are not done, once it has begun.
-    left: usize,
-    succeeded: usize,
-    failed: usize,
+    left: u32,
+    succeeded: u32,
+    failed: u32,
     done: Vec<Completion>,
+    rest: Box<[Token]>,
 }
 
 /// When a group is done.
@@ -92,6 +94,7 @@ impl Group {
             succeeded: 0,
             failed: 0,
             done: Vec::new(),
+            rest: Box::default(),
         }
     }
 
@@ -126,10 +129,18 @@ impl Group {
         std::mem::take(&mut self.done)
     }
 
+    /// The members that were not done when the group was. Each comes on its own; who wants none of them any more
+    /// [cancels](crate::Aio::cancel) them.
+    #[must_use]
+    pub fn rest(&self) -> &[Token] {
+        &self.rest
+    }
+
     /// The members, to be begun.
     pub(crate) fn begin(&mut self) -> Vec<(Op, u64)> {
         self.begun = true;
-        self.left = self.members.len();
+        // So many were never in flight.
+        self.left = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
         std::mem::take(&mut self.members)
     }
 
@@ -149,17 +160,21 @@ impl Group {
         self.done.push(completion);
     }
 
+    /// It is done, and these are not.
+    pub(crate) fn leave(&mut self, rest: Box<[Token]>) {
+        self.rest = rest;
+    }
+
     /// The result, if the group is done.
     pub(crate) fn result(&self) -> Option<u64> {
-        let done = self.succeeded + self.failed;
+        let [left, succeeded, failed] =
+            [self.left, self.succeeded, self.failed].map(|count| count as usize);
         let enough = match self.enough {
             Enough::All => false,
-            Enough::Done(count) => done >= count,
-            Enough::Succeeded(count) => {
-                self.succeeded >= count || self.succeeded + self.left < count
-            }
+            Enough::Done(count) => succeeded + failed >= count,
+            Enough::Succeeded(count) => succeeded >= count || succeeded + left < count,
         };
-        (enough || self.left == 0).then_some(self.succeeded as u64)
+        (enough || left == 0).then_some(succeeded as u64)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The operations, one file each, and the one list of them.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
 use io_uring::squeue::Entry;
 use kevent_core::Waker;
 
+use crate::buffer::Filling;
 use crate::fixed::Fixed;
 use crate::operation::{Operation, Order, Outcome, Side, Step};
 use crate::priority::Priority;
@@ -307,6 +309,15 @@ fn check_flags(flags: i32) -> io::Result<()> {
     let text = "MSG_WAITALL and MSG_DONTWAIT are not for an operation that waits anyway: leave them \
                 out, and say `all` where nothing less will do";
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
+/// Where a receive with these flags puts the next bytes. With `MSG_TRUNC` TCP counts bytes that it
+/// throws away: what it does not write must have been written before, since the count makes it the user's.
+fn room(buffer: &mut Filling, flags: i32) -> &mut [MaybeUninit<u8>] {
+    if flags & libc::MSG_TRUNC != 0 {
+        buffer.blank();
+    }
+    buffer.room()
 }
 
 /// Refuses offsets and lengths beyond what the kernel's signed numbers hold. To io_uring -1 means "the

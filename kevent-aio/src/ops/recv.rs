@@ -9,7 +9,7 @@ use io_uring::{opcode, types};
 
 use crate::buffer::{Filling, Memory};
 use crate::operation::{Errno, Fd, Operation, Outcome, Side, Step};
-use crate::ops::{check_flags, done, window};
+use crate::ops::{check_flags, done, room, window};
 use crate::sys::socket;
 
 /// Receives into a buffer, as recv(2), from a blocking or a non-blocking socket.
@@ -87,7 +87,7 @@ impl Recv {
     /// [`all`](Recv::all), which would never end.
     ///
     /// With `MSG_TRUNC` the result is the length of the datagram, which may be more than the buffer
-    /// holds.
+    /// holds. TCP throws away what has come then, and the buffer has as many zeros.
     #[must_use]
     pub fn flags(mut self, more: i32) -> Recv {
         self.flags |= more;
@@ -161,13 +161,14 @@ impl Operation for Recv {
             return None;
         }
         let fd = types::Fd(self.socket.as_fd().as_raw_fd());
-        let room = self.buffer.room();
+        let room = room(&mut self.buffer, self.flags);
         let (pointer, len) = (room.as_mut_ptr().cast(), room.len() as u32);
         Some(opcode::Recv::new(fd, pointer, len).flags(self.flags).build())
     }
 
     fn run(&mut self) -> Outcome {
-        socket::receive(self.socket.as_fd(), self.buffer.room(), self.flags, None)
+        let room = room(&mut self.buffer, self.flags);
+        socket::receive(self.socket.as_fd(), room, self.flags, None)
     }
 
     fn complete(&mut self, outcome: Outcome) -> Step {

@@ -9,7 +9,7 @@ use io_uring::squeue::Entry;
 use crate::address::{Address, RawAddress};
 use crate::buffer::Filling;
 use crate::operation::{Errno, Fd, Operation, Outcome, Side, Step};
-use crate::ops::{check_flags, done};
+use crate::ops::{check_flags, done, room};
 use crate::sys::socket;
 
 /// Receives a datagram, as recvfrom(2). In all else like [`Recv`](crate::Recv), which see.
@@ -101,7 +101,7 @@ impl Operation for RecvFrom {
     }
 
     fn run(&mut self) -> Outcome {
-        let (socket, room) = (self.socket.as_fd(), self.buffer.room());
+        let (socket, room) = (self.socket.as_fd(), room(&mut self.buffer, self.flags));
         socket::receive(socket, room, self.flags, Some(&mut self.from))
     }
 

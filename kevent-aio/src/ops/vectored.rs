@@ -208,7 +208,14 @@ impl Operation for WriteVectored {
         Step::Run
     }
 
+    fn reading(&mut self) -> Option<&mut Reading> {
+        Some(&mut self.place.reading)
+    }
+
     fn encode(&mut self) -> Option<Entry> {
+        if !self.place.reading.takes_nowait() {
+            return None;
+        }
         self.place.pinned = Iovecs::of_data(&self.buffers).pinned();
         let (list, count) = self.place.pinned.parts();
         let entry = opcode::Writev::new(self.place.fd(), list, count);

@@ -12,6 +12,7 @@ use crate::fixed::Fixed;
 use crate::operation::{Errno, Fd, Operation, Order, Outcome, Step};
 use crate::ops::{check_range, done};
 use crate::priority::Priority;
+use crate::reading::Reading;
 use crate::sys::file::{self, STREAM};
 
 /// Writes a buffer at an offset, as pwrite(2).
@@ -41,7 +42,8 @@ use crate::sys::file::{self, STREAM};
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Write {
-    file: Fd,
+    /// To write is to wait, so it is not tried first.
+    reading: Reading,
     offset: u64,
     buffer: Memory,
     /// How much of the buffer was written before.
@@ -55,8 +57,9 @@ impl Write {
     /// A write of `memory` to `file` at `offset`: bytes, or a [`Buffer`](crate::Buffer) of a pool, as O_DIRECT
     /// needs one. Of more than 2 GiB the kernel takes the first 2 GiB.
     pub fn new(file: Fd, offset: u64, memory: impl Into<Memory>) -> Write {
+        let reading = Reading { cold: true, ..Reading::new(file) };
         let buffer = memory.into();
-        Write { file, offset, buffer, written: 0, stream: false, priority: Priority::Normal }
+        Write { reading, offset, buffer, written: 0, stream: false, priority: Priority::Normal }
     }
 
     /// Goes on with a write of `buffer` at `offset` of which so much was written. The result does not
@@ -88,7 +91,7 @@ impl Write {
     /// The file that it writes to.
     #[must_use]
     pub fn file(&self) -> &Fd {
-        &self.file
+        &self.reading.file
     }
 
     fn position(&self) -> i64 {
@@ -111,9 +114,16 @@ impl Operation for Write {
         Step::Run
     }
 
+    fn reading(&mut self) -> Option<&mut Reading> {
+        Some(&mut self.reading)
+    }
+
     fn encode(&mut self) -> Option<Entry> {
+        if !self.reading.takes_nowait() {
+            return None;
+        }
         let (pointer, len) = (self.data().as_ptr(), self.data().len() as u32);
-        let fd = types::Fd(self.file.as_fd().as_raw_fd());
+        let fd = types::Fd(self.reading.file.as_fd().as_raw_fd());
         Some(
             opcode::Write::new(fd, pointer, len)
                 .offset(self.position() as u64)
@@ -123,10 +133,13 @@ impl Operation for Write {
     }
 
     fn encode_fixed(&mut self, fixed: &Fixed) -> Option<Entry> {
-        let (number, slot) = (fixed.buffer(&self.buffer), fixed.file(self.file.as_fd()));
+        if !self.reading.takes_nowait() {
+            return None;
+        }
+        let (number, slot) = (fixed.buffer(&self.buffer), fixed.file(self.reading.file.as_fd()));
         let (pointer, len) = (self.data().as_ptr(), self.data().len() as u32);
         let (position, ioprio) = (self.position() as u64, self.priority.ioprio());
-        let fd = types::Fd(self.file.as_fd().as_raw_fd());
+        let fd = types::Fd(self.reading.file.as_fd().as_raw_fd());
         Some(match (slot.map(types::Fixed), number) {
             (Some(slot), Some(number)) => opcode::WriteFixed::new(slot, pointer, len, number)
                 .offset(position)
@@ -144,11 +157,11 @@ impl Operation for Write {
     }
 
     fn run(&mut self) -> Outcome {
-        file::write(self.file.as_fd(), self.data(), self.position())
+        file::write(self.reading.file.as_fd(), self.data(), self.position())
     }
 
     fn order(&self) -> Order {
-        Order::Write(self.file.as_fd().as_raw_fd())
+        Order::Write(self.reading.file.as_fd().as_raw_fd())
     }
 
     fn priority(&self) -> Priority {
@@ -169,7 +182,7 @@ impl Operation for Write {
 impl fmt::Debug for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Write")
-            .field("file", &self.file.as_fd())
+            .field("file", &self.reading.file.as_fd())
             .field("offset", &self.offset)
             .field("len", &self.buffer.as_slice().len())
             .finish_non_exhaustive()

@@ -28,17 +28,39 @@ pub(crate) fn read_now(fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], offset:
     })
 }
 
-/// Whether a read at an offset can be told not to wait: [`read_now`] is refused otherwise. `true` of what
-/// has no offsets. Reads nothing, and takes as long as the emptiest system call.
+/// Whether a read or write at an offset can be told not to wait: [`read_now`] is refused otherwise. `true` of
+/// what has no offsets. Reads nothing, and takes as long as the emptiest system call, or two.
 ///
 /// io_uring takes a file that can't be told, but can be polled, for one that is ready when poll(2) says
 /// so. FUSE says so always: its reads would be made, and waited for, by the thread that submits. Worse,
 /// where such a read falls short io_uring goes on with it, and FUSE, which did not move the request's
-/// position, gives the first bytes again.
+/// position, gives the first bytes again. Its writes are made by the submitting thread if the file is open
+/// with O_DIRECT; else by a thread of the kernel, one at a time for all files that share one of 64 places,
+/// so that one which is stuck stops those to files of the disk.
+///
+/// A file that is open for writing only can't be asked like that without writing. Those of the disk say
+/// how O_DIRECT has to be aligned (since Linux 6.1; before it the pool gets them all), FUSE does not.
 pub(crate) fn takes_nowait(fd: BorrowedFd<'_>) -> bool {
     let beyond_every_end = i64::MAX - 1;
-    let answer = read_now(fd, &mut [MaybeUninit::uninit()], beyond_every_end);
-    answer != Err(Errno(libc::EOPNOTSUPP))
+    match read_now(fd, &mut [MaybeUninit::uninit()], beyond_every_end) {
+        Err(Errno(libc::EOPNOTSUPP)) => false,
+        Err(Errno(libc::EBADF)) => {
+            known(fd.as_raw_fd(), libc::STATX_DIOALIGN).is_some_and(|stat| {
+                let is_file = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+                !is_file || stat.stx_mask & libc::STATX_DIOALIGN != 0
+            })
+        }
+        _ => true,
+    }
+}
+
+/// What is known of an open file without asking its server, so that nothing waits.
+fn known(fd: RawFd, mask: u32) -> Option<libc::statx> {
+    let mut stat = blank_statx();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path ends in zero and `stat` has room for the answer. A number that is not open is an error.
+    once(|| unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut stat).into() }).ok()?;
+    Some(stat)
 }
 
 /// pread(2), or read(2) at [`STREAM`].
@@ -97,14 +119,11 @@ pub(crate) fn fdatasync(fd: BorrowedFd<'_>) -> Outcome {
     retry(|| unsafe { libc::fdatasync(fd.as_raw_fd()).into() })
 }
 
-/// What tells the file of a descriptor from all others: its file system and its number there.
-pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
-    let mut stat = MaybeUninit::<libc::stat64>::uninit();
-    // SAFETY: `stat` has room for the answer. A number that is not open is an error.
-    once(|| unsafe { libc::fstat64(fd, stat.as_mut_ptr()).into() }).ok()?;
-    // SAFETY: the call has succeeded, and so filled it.
-    let stat = unsafe { stat.assume_init() };
-    Some((stat.st_dev, stat.st_ino))
+/// What tells the file of a descriptor from all others: its file system and its number there. Not by
+/// fstat(2), which would wait for a file server that does not answer.
+pub(crate) fn identity(fd: RawFd) -> Option<(u32, u32, u64)> {
+    let stat = known(fd, libc::STATX_INO)?;
+    Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
 }
 
 /// fallocate(2).

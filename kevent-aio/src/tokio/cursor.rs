@@ -32,6 +32,9 @@ const MOST_WRITTEN: usize = 2 * 1024 * 1024;
 ///
 /// A read or a seek waits for the write before it.
 ///
+/// Of a file without places, as a pipe or a terminal, it is for reading or for writing, not for both: a
+/// write forgets what was read ahead, which can't be read again there.
+///
 /// ```
 /// use kevent_aio::tokio::{Engine, File};
 /// use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
@@ -170,7 +173,8 @@ impl Cursor {
             let buffer = std::mem::take(&mut self.ahead);
             self.taken = 0;
             let mut read = Read::new(self.file.fd(), self.position, buffer).up_to(self.window);
-            let looked = read.look(true);
+            read.check()?;
+            let looked = self.file.engine().look_at(&mut read);
             if matches!(looked, Step::Done(_)) || !read.data().is_empty() {
                 // Also when only some of it is cached: the caller need not wait for the rest.
                 self.file.engine().count_inline();
@@ -198,13 +202,17 @@ impl Cursor {
 
     /// Where a seek leads to.
     fn target(&self, to: SeekFrom) -> io::Result<u64> {
-        let (from, by) = match to {
-            SeekFrom::Start(position) => return Ok(position),
-            SeekFrom::Current(by) => (self.position, by),
-            SeekFrom::End(by) => (self.length()?, by),
+        let (from, target) = match to {
+            SeekFrom::Start(position) => (0, Some(position)),
+            SeekFrom::Current(by) => (self.position, self.position.checked_add_signed(by)),
+            SeekFrom::End(by) => {
+                let length = self.length()?;
+                (length, length.checked_add_signed(by))
+            }
         };
-        from.checked_add_signed(by).ok_or_else(|| {
-            let text = format!("a seek to {by} from {from}, which is before the file begins");
+        target.filter(|target| i64::try_from(*target).is_ok()).ok_or_else(|| {
+            let text =
+                format!("a seek by {to:?} from {from} leads out of 0 to 2^63 - 1, where files are");
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })
     }

@@ -200,8 +200,12 @@ impl Desk {
 
     fn finish(&mut self, completion: Completion) {
         let Completion { key, result, op, way, .. } = completion;
-        let Some(flight) = self.in_flight.remove(&key) else { return };
-        self.give(&flight.slot, Answer { result, op: Some(*op), way });
+        let answer = Answer { result, op: Some(*op), way };
+        match self.in_flight.remove(&key) {
+            Some(flight) => self.give(&flight.slot, answer),
+            // It was given up.
+            None => self.after.unwanted.push(answer),
+        }
     }
 
     fn give(&mut self, slot: &Slot, answer: Answer) {

@@ -94,7 +94,8 @@ pub struct Finished<O> {
     /// The count, or whatever else the operation has for a result.
     pub result: io::Result<u64>,
     /// The operation, with its buffers and descriptors. `None` only when the engine was
-    /// [shut down](Engine::shutdown) while the kernel, or a thread, was still at work on it.
+    /// [shut down](Engine::shutdown) while the kernel, or a thread, was still at work on it; or when there
+    /// is no runtime any more in which to wait for it.
     pub op: Option<O>,
     /// How it was done.
     pub way: Way,
@@ -158,7 +159,7 @@ impl Engine {
     /// As of the operation. It is not known then how much was sent: [`Sendfile::sent`] tells who needs it.
     ///
     /// ```
-    /// use std::sync::{Arc, Mutex, PoisonError};
+    /// use std::sync::Arc;
     /// use kevent_aio::tokio::Engine;
     /// use tokio::io::AsyncReadExt;
     /// use tokio::net::{TcpListener, TcpStream};
@@ -271,7 +272,8 @@ impl Engine {
         }
     }
 
-    fn look_at(&self, read: &mut Read) -> Step {
+    /// Reads what can be read on the spot, if that is likely to be something.
+    pub(super) fn look_at(&self, read: &mut Read) -> Step {
         let ways = || self.0.ways.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(reading) = read.reading() else { return Step::Run };
         // No batch is known of here: as without a ring.

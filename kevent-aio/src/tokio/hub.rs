@@ -176,6 +176,12 @@ impl Hub {
         wake(wakers);
     }
 
+    /// Whether nothing is taken any more, and all that was taken was fetched.
+    pub(super) fn is_over(&self) -> bool {
+        let board = self.lock();
+        board.closed && board.wishes.is_empty()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
@@ -208,4 +214,23 @@ pub(super) fn wake(wakers: impl IntoIterator<Item = Waker>) {
 /// What those are told who come too late.
 pub(super) fn shut_down() -> io::Error {
     io::Error::other("the engine was shut down: make another for what is to follow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Open;
+
+    #[test]
+    fn hub_with_a_last_wish_is_not_over() {
+        let runtime = ::tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (hub, id) = (Hub::default(), runtime.handle().id());
+        assert!(!hub.is_over(), "it is open");
+        let (op, slot) = (Open::new("/").into(), Arc::new(Slot::new()));
+        hub.submit(Submission { number: hub.number(), op, deadline: None, slot }, id).unwrap();
+        hub.close(None);
+        assert!(!hub.is_over(), "somebody has just left it");
+        assert_eq!(hub.take().len(), 1);
+        assert!(hub.is_over());
+    }
 }

@@ -39,6 +39,8 @@ const SMALL: usize = 4096;
 ///     }
 /// }
 /// ```
+///
+/// A thread of the pool runs it. Should it panic, that is EIO of the step, and of nothing else.
 pub trait Transform: Send {
     /// Takes the next bytes, and adds to `output` what comes of them, if anything does yet.
     ///
