@@ -14,7 +14,9 @@ use std::thread::{self, JoinHandle};
 
 use proptest::prelude::*;
 
+use super::body::SMALL;
 use super::*;
+use crate::sys::residency;
 
 /// What a driven transfer did.
 #[derive(Debug, Default)]
