@@ -51,6 +51,7 @@ mod operation;
 mod ops;
 mod priority;
 mod reading;
+mod recent;
 mod record;
 mod report;
 mod slice;

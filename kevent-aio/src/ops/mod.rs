@@ -9,6 +9,7 @@ use crate::fixed::Fixed;
 use crate::operation::{Operation, Order, Outcome, Side, Step};
 use crate::priority::Priority;
 use crate::reading::Reading;
+use crate::recent::Recent;
 
 mod accept;
 mod advise;
@@ -194,6 +195,18 @@ operations! {
 impl Operation for Op {
     fn check(&self) -> io::Result<()> {
         self.inner().check()
+    }
+
+    fn begins_at_once(&self) -> bool {
+        self.inner().begins_at_once()
+    }
+
+    fn recall(&mut self, recent: &Recent) {
+        self.inner_mut().recall(recent);
+    }
+
+    fn remember(&self, recent: &mut Recent) {
+        self.inner().remember(recent);
     }
 
     fn advance(&mut self) -> Step {

@@ -25,6 +25,7 @@ use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::check_range;
 use crate::ops::payload::Payload;
 use crate::ops::window;
+use crate::recent::Recent;
 use crate::sys::sendfile as sys;
 
 mod body;
@@ -180,11 +181,12 @@ impl Sendfile {
             return self.send_memory(0);
         };
         let left = body.left().map_err(failed)?;
+        let alone = self.header.is_empty() && self.trailer.is_empty();
         if left == 0 || !body.staged().is_empty() {
             self.send_memory(left)
         } else if body.at < body.ready {
             self.send_window(left)
-        } else if body.prepare(self.socket.as_fd(), left)? {
+        } else if body.prepare(self.socket.as_fd(), left, alone)? {
             Ok(0)
         } else {
             Err(self.finish(End::FileEnded))
@@ -239,8 +241,8 @@ impl Sendfile {
         let Some(body) = &mut self.body else {
             return Ok(0);
         };
-        let count = (body.ready - body.at).min(window::TURN) as usize;
-        match sys::sendfile(self.socket.as_fd(), body.file.as_fd(), body.at, count) {
+        let count = (body.ready - body.at).min(left).min(window::TURN);
+        match sys::sendfile(self.socket.as_fd(), body.file.as_fd(), body.at, count as usize) {
             Ok(0) => {
                 let whole = body.cut();
                 if whole { Ok(0) } else { Err(self.finish(End::FileEnded)) }
@@ -249,7 +251,7 @@ impl Sendfile {
                 self.sent.body += u64::from(sent);
                 body.at += u64::from(sent);
                 // It says itself that more follows, within what it was asked for.
-                self.corked = body.at < body.ready;
+                self.corked = u64::from(sent) < count;
                 if body.at == body.ready {
                     body.window.grow();
                 }
@@ -276,6 +278,9 @@ impl Sendfile {
 
     /// Takes steps that do not wait, as many as one may in a row.
     fn go_on(&mut self) -> Step {
+        if let Some(body) = &mut self.body {
+            body.doubt();
+        }
         let mut sent = 0;
         while sent < window::TURN {
             match self.go() {
@@ -330,6 +335,26 @@ impl Sendfile {
 impl Operation for Sendfile {
     fn check(&self) -> io::Result<()> {
         self.body.as_ref().map_or(Ok(()), |body| check_range(body.at, 0))
+    }
+
+    fn begins_at_once(&self) -> bool {
+        true
+    }
+
+    fn recall(&mut self, recent: &Recent) {
+        // With a header it has to be known whether the file goes so far, before the header leaves.
+        let alone = self.header.is_empty() && self.trailer.is_empty();
+        if let Some(body) = self.body.as_mut().filter(|_| alone) {
+            if let Some(known) = recent.of(&self.socket, &body.file) {
+                body.recall(known);
+            }
+        }
+    }
+
+    fn remember(&self, recent: &mut Recent) {
+        if let Some(body) = self.body.as_ref().filter(|body| body.copying.is_none()) {
+            recent.keep(&self.socket, &body.file, body.known());
+        }
     }
 
     fn advance(&mut self) -> Step {

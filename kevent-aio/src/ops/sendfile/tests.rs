@@ -468,7 +468,7 @@ fn nothing_is_held_back_for_what_does_not_follow() {
         let mut op = Sendfile::new(server.clone(), file.clone(), 0, 200_000).header("head");
         // The header is sent, and the file is about to follow.
         let body = op.body.as_mut().unwrap();
-        body.prepare(server.as_fd(), 200_000).unwrap();
+        body.prepare(server.as_fd(), 200_000, false).unwrap();
         assert_eq!(op.go().unwrap(), 4);
         assert_eq!(held_back(&server), 4, "the kernel waits for no more");
         let step = if cancelled {
