@@ -307,16 +307,21 @@ impl Sendfile {
             }
             Err(Errno(libc::EINTR)) => return Step::Run,
             // Reading all of it tells what is wrong, and where.
-            Err(_) if matches!(reading, Reading::Arrival(_)) => {
+            Err(_) if matches!(reading, Reading::Ahead { .. } | Reading::Arrival(_)) => {
                 body.reading = None;
                 body.lacks_read_ahead = true;
             }
             Err(errno) => return failed(errno),
             Ok(length) => {
                 body.reading = None;
+                if let Reading::Ahead { length, .. } = reading {
+                    return body.wait_for(Reading::Arrival(length));
+                }
                 if !body.arrived(reading, length) {
                     return self.finish(End::FileEnded);
                 }
+                // To take an answer in costs nothing, so many may come in a row. To send does.
+                return Step::Again;
             }
         }
         self.go_on()

@@ -71,6 +71,9 @@ pub(super) struct Body {
 pub(super) enum Reading {
     /// The bytes themselves, to be sent from memory.
     Stage(usize),
+    /// To have the reading of so many `ahead` started. The waiting thread does not do that itself: it takes longer
+    /// than to send them, and where the disk has enough to do already it waits.
+    Ahead { length: usize, ahead: usize },
     /// That all of them are in the page cache, after their reading was started: the last of them.
     Arrival(usize),
     /// To have them in the page cache. Reads them all, so it takes as long as copying them.
@@ -282,12 +285,12 @@ impl Body {
             return self.wait_for(Reading::Populate(length as usize));
         }
         // The next window as well, so that the disk has something to do while this one is sent.
-        let ahead = left.min(2 * length);
-        self.lacks_read_ahead = residency::read_ahead(self.file.as_fd(), self.at, ahead).is_err();
-        self.wait_for(Reading::Arrival(length as usize))
+        let ahead = left.min(2 * length) as usize;
+        self.reading = Some(Reading::Ahead { length: length as usize, ahead });
+        Step::Run
     }
 
-    fn wait_for(&mut self, reading: Reading) -> Step {
+    pub(super) fn wait_for(&mut self, reading: Reading) -> Step {
         self.misses += 1;
         self.reading = Some(reading);
         Step::Run
@@ -329,11 +332,17 @@ impl Body {
     }
 
     pub(super) fn encode(&mut self) -> Option<Entry> {
+        if let Some(Reading::Ahead { ahead, .. }) = self.reading {
+            let fd = types::Fd(self.file.as_fd().as_raw_fd());
+            let advice = libc::POSIX_FADV_WILLNEED;
+            return Some(opcode::Fadvise::new(fd, ahead as i64, advice).offset(self.at).build());
+        }
         if !file::takes_nowait(self.file.as_fd()) {
             self.thread_only = true;
             return None;
         }
         match self.reading? {
+            Reading::Ahead { .. } => None,
             Reading::Stage(length) => {
                 let offset = self.clear_stage(length).ok()?;
                 let room = self.stage.room();
@@ -354,6 +363,9 @@ impl Body {
 
     pub(super) fn run(&mut self) -> Outcome {
         match self.reading {
+            Some(Reading::Ahead { ahead, .. }) => {
+                residency::read_ahead(self.file.as_fd(), self.at, ahead as u64).map(|()| 0)
+            }
             Some(Reading::Stage(length)) => {
                 let offset = self.clear_stage(length)?;
                 file::read(self.file.as_fd(), self.stage.room(), offset)
@@ -373,6 +385,7 @@ impl Body {
     /// What was read is where it was wanted. `false`: the file has no more.
     pub(super) fn arrived(&mut self, reading: Reading, count: u32) -> bool {
         match reading {
+            Reading::Ahead { .. } => {}
             // The last byte is there, or never will be: is the rest?
             Reading::Arrival(length) => {
                 let (length, file) = (length as u64, self.file.as_fd());

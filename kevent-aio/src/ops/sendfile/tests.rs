@@ -212,7 +212,8 @@ fn a_cold_file_is_never_waited_for_by_the_waiting_thread() {
         assert!(got.len() == size + 4 && got[4..] == data);
         // What little is read at once may be there at once: the disk can be as fast as the call.
         assert!(op.misses() > 0 || size < SMALL as usize, "{steps:?}");
-        assert_eq!(op.misses(), steps.run);
+        // Read-ahead is a step of its own.
+        assert!((op.misses()..=2 * op.misses()).contains(&steps.run), "{steps:?}");
         assert_eq!(steps.slept, 0, "{steps:?}");
         assert!(op.refusal().is_none(), "{:?}", op.refusal());
     }
@@ -530,18 +531,23 @@ fn what_read_ahead_did_not_bring_is_read() {
             return;
         }
         assert!(matches!(op.advance(), Step::Run));
+        assert!(matches!(op.body.as_ref().unwrap().reading, Some(Reading::Ahead { .. })));
+        let told = op.run();
+        assert!(matches!(op.complete(told), Step::Run));
         assert!(matches!(op.body.as_ref().unwrap().reading, Some(Reading::Arrival(_))));
         // Pages that are still on their way stay until they are there.
         assert!((0..1000).any(|_| evict(&file)), "what was begun is gone again");
-        assert!(matches!(op.complete(outcome), Step::Run), "{outcome:?}");
+        let mut step = op.complete(outcome);
+        if let Step::Again = step {
+            step = op.advance();
+        }
+        assert!(matches!(step, Step::Run), "{outcome:?}");
         assert!(matches!(op.body.as_ref().unwrap().reading, Some(Reading::Populate(_))));
         let reader = reader(client);
         let outcome = op.run();
         let step = op.complete(outcome);
-        let result = match step {
-            Step::Done(result) => result,
-            _ => drive(&mut op).0,
-        };
+        assert!(matches!(step, Step::Again));
+        let result = drive(&mut op).0;
         server.shutdown(Shutdown::Write).unwrap();
         assert_eq!(result.unwrap(), data.len() as u64);
         assert!(reader.join().unwrap() == data);
@@ -580,7 +586,8 @@ fn a_file_that_the_ring_can_not_read_without_waiting_goes_to_a_thread() {
     assert!(matches!(op.complete(Err(Errno(libc::EAGAIN))), Step::Run));
     assert!(op.encode().is_none());
     let outcome = op.run();
-    assert!(matches!(op.complete(outcome), Step::Done(Ok(1000))));
+    assert!(matches!(op.complete(outcome), Step::Again));
+    assert!(matches!(op.advance(), Step::Done(Ok(1000))));
 }
 
 #[test]
