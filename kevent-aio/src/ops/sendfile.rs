@@ -278,7 +278,8 @@ impl Sendfile {
 
     /// Takes steps that do not wait, as many as one may in a row.
     fn go_on(&mut self) -> Step {
-        if let Some(body) = &mut self.body {
+        if let Some(body) = self.body.as_mut().filter(|_| self.sent.body > 0) {
+            // Since its last turn.
             body.doubt();
         }
         let mut sent = 0;
