@@ -11,7 +11,7 @@
 //!            ▼                                ▼                            │       ▼
 //!      Run: read it                       Writable          sendfile(2) a window that is cached
 //!                                                                          ▲       │ not there
-//!                                                                          └── Run: populate
+//!                                                                          └── Run: read ahead, populate
 //! ```
 
 use std::fmt;
@@ -40,6 +40,10 @@ mod body;
 /// The socket is a connected stream, and better a non-blocking one: sendfile(2) waits for room in any
 /// other, so to a blocking socket the bytes are copied instead. It is sent exactly the range, also
 /// when the file grows; when the file is shorter, [`End::FileEnded`].
+///
+/// That bytes are in the page cache, and that the socket does not block, is asked before they are sent, for up to a
+/// mebibyte at once, and believed for 20 ms. So the thread waits for the disk if what was there is thrown out just
+/// then, and for the socket if that is made a blocking one; never for what was not there.
 ///
 /// A file that was opened with `O_DIRECT` is refused (`InvalidInput`) before anything is sent.
 ///
