@@ -22,6 +22,7 @@ use crate::flight::{Flight, Reason, Stage};
 use crate::meter::{Class, Meter};
 use crate::operation::{Errno, Fd, Operation, Order, Outcome, Side, Step};
 use crate::ops::Op;
+use crate::recent::Recent;
 use crate::report::{Counters, Refusal, Report, Way};
 use crate::slice::Slice;
 use crate::sockets::Sockets;
@@ -103,6 +104,7 @@ pub struct Aio {
     done: VecDeque<Token>,
     ways: Ways,
     counters: Counters,
+    recent: Recent,
     meter: Box<Meter>,
     queue: Option<PollSet>,
 }
@@ -132,6 +134,7 @@ impl Aio {
             done: VecDeque::new(),
             ways: Ways::new(),
             counters: Counters::default(),
+            recent: Recent::default(),
             meter: Box::default(),
             queue: None,
         }
@@ -191,20 +194,41 @@ impl Aio {
     /// As [`submit`](Aio::submit).
     pub fn start(&mut self, op: impl Into<Op>, key: u64) -> Result<Started, SubmitError> {
         let mut op = op.into();
-        let looks = op.reading().is_some_and(|reading| !reading.cold);
-        if !looks || self.flights.len() >= self.capacity || op.check().is_err() {
+        let order = op.order();
+        if !self.may_begin(&mut op, order)
+            || self.flights.len() >= self.capacity
+            || op.check().is_err()
+        {
             return self.admit(Box::new(op), key, None).map(Started::InFlight);
         }
         let step = self.first_step(&mut op);
         let Step::Done(result) = step else {
-            let token = self.flights.insert(Flight::new(key, None));
+            let line = matches!(order, Order::InLine(_)).then_some(Side::Writing);
+            let token = self.flights.insert(Flight { order, line, ..Flight::new(key, None) });
+            if let Order::InLine(socket) = order {
+                self.sockets.join(socket, Side::Writing, token);
+            }
             self.go_on(token, Box::new(op), step);
             self.changed();
             return Ok(Started::InFlight(token));
         };
-        self.ways.went_back();
+        if matches!(order, Order::InLine(_)) {
+            op.remember(&mut self.recent);
+        } else {
+            self.ways.went_back();
+        }
         self.counters.inline += 1;
         Ok(Started::Done { op, result })
+    }
+
+    /// Whether `op` may be begun where the user has it. What is written to a socket has its turn there.
+    fn may_begin(&self, op: &mut Op, order: Order) -> bool {
+        match order {
+            Order::InLine(socket) => {
+                op.begins_at_once() && self.sockets.is_free(socket, Side::Writing)
+            }
+            _ => op.reading().is_some_and(|reading| !reading.cold),
+        }
     }
 
     /// Asks for an operation to end early.
@@ -397,7 +421,10 @@ impl Aio {
     /// one of a batch.
     fn first_step(&mut self, op: &mut Op) -> Step {
         let on_ring = self.ring.as_ref().is_some_and(Uring::works);
-        let Some(reading) = op.reading() else { return op.advance() };
+        let Some(reading) = op.reading() else {
+            op.recall(&self.recent);
+            return op.advance();
+        };
         if !self.ways.wants_look(reading, on_ring) {
             return Step::Run;
         }
@@ -570,6 +597,7 @@ impl Aio {
             self.deadlines.remove(&(deadline, token));
         }
         if let Some(side) = flight.line {
+            op.remember(&mut self.recent);
             if let Some(socket) = op.socket_at(side) {
                 self.runnable.extend(self.sockets.leave(socket, side, token));
             }
@@ -688,7 +716,11 @@ impl Aio {
             if !matches!(flight.stage, Stage::InLine(_) | Stage::Armed(_)) {
                 continue;
             }
+            let is_new = matches!(flight.stage, Stage::InLine(_));
             let Some(mut op) = flight.take_waiting() else { continue };
+            if is_new {
+                op.recall(&self.recent);
+            }
             let step = op.advance();
             self.go_on(token, op, step);
             return true;

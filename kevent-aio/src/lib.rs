@@ -52,6 +52,7 @@ mod ops;
 mod priority;
 mod provided;
 mod reading;
+mod recent;
 mod record;
 mod report;
 mod slice;

@@ -9,6 +9,7 @@ use io_uring::squeue::Entry;
 use crate::fixed::Fixed;
 use crate::priority::Priority;
 use crate::reading::Reading;
+use crate::recent::Recent;
 
 /// A file, socket or directory that an operation works on. The operation keeps it open.
 ///
@@ -26,6 +27,22 @@ pub(crate) trait Operation: Send {
     /// one that `submit` gives.
     fn check(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Whether the first `advance` may be made, and its result given, before the operation has a place of its own.
+    /// It does more than to look, so it is not left out.
+    fn begins_at_once(&self) -> bool {
+        false
+    }
+
+    /// Takes over what an operation before it has found out. Called before the first `advance`.
+    fn recall(&mut self, recent: &Recent) {
+        let _ = recent;
+    }
+
+    /// What the next one may take over. Called after the last step.
+    fn remember(&self, recent: &mut Recent) {
+        let _ = recent;
     }
 
     /// Goes on as far as that is possible without blocking. Called by the waiting thread: at the

@@ -53,6 +53,16 @@ impl Sockets {
         line.len() == 1
     }
 
+    /// Whether nobody is in the line on that side of socket `fd`.
+    #[inline]
+    pub(crate) fn is_free(&self, fd: RawFd, side: Side) -> bool {
+        let socket = if self.sockets.is_empty() { None } else { self.sockets.get(&fd) };
+        socket.is_none_or(|socket| match side {
+            Side::Reading => socket.reading.is_empty(),
+            Side::Writing => socket.writing.is_empty(),
+        })
+    }
+
     /// Takes `token` out of its line. If it was the first, the next one's turn has come.
     pub(crate) fn leave(
         &mut self,

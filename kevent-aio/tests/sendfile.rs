@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use kevent_aio::{Aio, End, Op, Sendfile, testing};
+use kevent_aio::{Aio, End, Op, Sendfile, Started, testing};
 
 use common::{engines, next, queue};
 
@@ -85,6 +85,45 @@ fn transfers_to_one_socket_arrive_in_the_order_of_submission() {
         }
         server.shutdown(Shutdown::Write).unwrap();
         assert!(reader.join().unwrap() == expected);
+    }
+}
+
+#[test]
+fn transfer_that_is_started_is_done_at_once_and_never_overtakes() {
+    for builder in engines() {
+        let (mut queue, aio) = queue(builder);
+        let (server, mut client) = unix();
+        let data = pattern(2_000_000, 0);
+        let file = disk_file(&data);
+        let mut expected = Vec::new();
+        let mut at = 0;
+        let mut piece = |length: u64| {
+            let op = Sendfile::new(server.clone(), file.clone(), at, length);
+            expected.extend_from_slice(&data[at as usize..][..length as usize]);
+            at += length;
+            op
+        };
+        for _ in 0..3 {
+            match queue[aio].start(piece(4096), 1).unwrap() {
+                Started::Done { op, result } => {
+                    assert_eq!(result.unwrap(), 4096);
+                    assert_eq!(sendfile(op).end(), Some(End::Complete));
+                }
+                Started::InFlight(_) => panic!("nobody else writes, and there is room"),
+            }
+        }
+        let large = queue[aio].start(piece(1_000_000), 2).unwrap();
+        assert!(matches!(large, Started::InFlight(_)), "the socket does not hold so much");
+        let behind = queue[aio].start(piece(10), 3).unwrap();
+        assert!(matches!(behind, Started::InFlight(_)), "it has to wait for its turn");
+        let mut got = vec![0; expected.len()];
+        let reader = thread::spawn(move || {
+            client.read_exact(&mut got).unwrap();
+            got
+        });
+        assert_eq!([next(&mut queue).key, next(&mut queue).key], [2, 3]);
+        assert!(reader.join().unwrap() == expected);
+        assert_eq!(queue[aio].in_flight(), 0);
     }
 }
 

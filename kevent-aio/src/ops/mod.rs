@@ -13,6 +13,7 @@ use crate::operation::{Operation, Order, Outcome, Side, Step};
 use crate::priority::Priority;
 use crate::provided::Provided;
 use crate::reading::Reading;
+use crate::recent::Recent;
 
 mod accept;
 mod accept_many;
@@ -245,6 +246,18 @@ impl Op {
 impl Operation for Op {
     fn check(&self) -> io::Result<()> {
         self.inner().check()
+    }
+
+    fn begins_at_once(&self) -> bool {
+        self.inner().begins_at_once()
+    }
+
+    fn recall(&mut self, recent: &Recent) {
+        self.inner_mut().recall(recent);
+    }
+
+    fn remember(&self, recent: &mut Recent) {
+        self.inner().remember(recent);
     }
 
     fn advance(&mut self) -> Step {

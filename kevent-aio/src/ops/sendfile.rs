@@ -11,32 +11,24 @@
 //!            ▼                                ▼                            │       ▼
 //!      Run: read it                       Writable          sendfile(2) a window that is cached
 //!                                                                          ▲       │ not there
-//!                                                                          └── Run: populate
+//!                                                                          └── Run: read ahead, populate
 //! ```
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use io_uring::squeue::Entry;
-use io_uring::{opcode, types};
 
-use crate::buffer::Filling;
+use self::body::{Body, Reading};
 use crate::operation::{Errno, Fd, Operation, Outcome, Step};
 use crate::ops::check_range;
 use crate::ops::payload::Payload;
-use crate::ops::window::{self, Window};
+use crate::ops::window;
+use crate::recent::Recent;
 use crate::sys::sendfile as sys;
-use crate::sys::{file, residency};
 
-/// Up to this many bytes are cheaper to read and to send together with the header (two calls) than to
-/// ask about, and then to send apart from it (four). Measured over loopback: 2.4 against 4.3 us for
-/// 4 KiB, 7.2 against 9.1 us for 32 KiB, equal at 64 KiB.
-const SMALL: u64 = 32 * 1024;
-
-/// Bytes between two probes where cachestat(2) is refused: half of the least that the kernel reads
-/// ahead by default.
-const PROBE_STEP: usize = 64 * 1024;
+mod body;
 
 /// A header, a range of a file and a trailer, to a socket, in this order and with nothing between.
 ///
@@ -48,6 +40,10 @@ const PROBE_STEP: usize = 64 * 1024;
 /// The socket is a connected stream, and better a non-blocking one: sendfile(2) waits for room in any
 /// other, so to a blocking socket the bytes are copied instead. It is sent exactly the range, also
 /// when the file grows; when the file is shorter, [`End::FileEnded`].
+///
+/// That bytes are in the page cache, and that the socket does not block, is asked before they are sent, for up to a
+/// mebibyte at once, and believed for 20 ms. So the thread waits for the disk if what was there is thrown out just
+/// then, and for the socket if that is made a blocking one; never for what was not there.
 ///
 /// A file that was opened with `O_DIRECT` is refused (`InvalidInput`) before anything is sent.
 ///
@@ -82,48 +78,6 @@ pub struct Sendfile {
     /// The kernel was told that more follows at once. It holds what does not fill a segment back for
     /// it, for 200 ms.
     corked: bool,
-}
-
-/// The part that comes from a file, and what is known about it.
-struct Body {
-    file: Fd,
-    /// Where the next byte to send is in the file.
-    at: u64,
-    /// Where the range ends. For a transfer to the end of the file: where that was last seen.
-    until: u64,
-    to_end: bool,
-    /// The bytes up to here are in the page cache, or were a moment ago.
-    ready: u64,
-    window: Window,
-    /// Bytes of the file in memory. The first `unstaged` of them have been sent; the next is that at
-    /// `at`.
-    stage: Filling,
-    unstaged: usize,
-    scratch: Option<sys::Scratch>,
-    /// What `Step::Run` is to do.
-    reading: Option<Reading>,
-    /// Why sendfile(2) is not used.
-    copying: Option<Errno>,
-    /// The socket was asked whether sendfile(2) would wait for it, and it would not.
-    nonblocking: bool,
-    asks_cachestat: bool,
-    /// Read-ahead leaves out some of what it is asked for, or all.
-    lacks_read_ahead: bool,
-    /// Whether what is read stays in the page cache was looked up.
-    stays_checked: bool,
-    /// The ring can't read this file without waiting, and may not wait.
-    thread_only: bool,
-    misses: u32,
-}
-
-#[derive(Clone, Copy)]
-enum Reading {
-    /// The bytes themselves, to be sent from memory.
-    Stage(usize),
-    /// That all of them are in the page cache, after their reading was started: the last of them.
-    Arrival(usize),
-    /// To have them in the page cache. Reads them all, so it takes as long as copying them.
-    Populate(usize),
 }
 
 /// The bytes that a [`Sendfile`] has sent so far.
@@ -165,27 +119,7 @@ impl Sendfile {
     /// `length` bytes of `file` from `offset`.
     #[must_use]
     pub fn new(socket: Fd, file: Fd, offset: u64, length: u64) -> Sendfile {
-        let to_end = length == Sendfile::TO_END;
-        let until = if to_end { offset } else { offset.saturating_add(length) };
-        let body = Body {
-            file,
-            at: offset,
-            until,
-            to_end,
-            ready: 0,
-            window: Window::new(),
-            stage: Filling::new(Vec::new()),
-            unstaged: 0,
-            scratch: None,
-            reading: None,
-            copying: None,
-            nonblocking: false,
-            asks_cachestat: true,
-            lacks_read_ahead: false,
-            stays_checked: false,
-            thread_only: false,
-            misses: 0,
-        };
+        let body = Body::new(file, offset, length);
         Sendfile { body: Some(Box::new(body)), ..Sendfile::bytes(socket, Payload::default()) }
     }
 
@@ -251,11 +185,12 @@ impl Sendfile {
             return self.send_memory(0);
         };
         let left = body.left().map_err(failed)?;
+        let alone = self.header.is_empty() && self.trailer.is_empty();
         if left == 0 || !body.staged().is_empty() {
             self.send_memory(left)
         } else if body.at < body.ready {
             self.send_window(left)
-        } else if body.prepare(self.socket.as_fd(), left)? {
+        } else if body.prepare(self.socket.as_fd(), left, alone)? {
             Ok(0)
         } else {
             Err(self.finish(End::FileEnded))
@@ -310,8 +245,8 @@ impl Sendfile {
         let Some(body) = &mut self.body else {
             return Ok(0);
         };
-        let count = (body.ready - body.at).min(window::TURN) as usize;
-        match sys::sendfile(self.socket.as_fd(), body.file.as_fd(), body.at, count) {
+        let count = (body.ready - body.at).min(left).min(window::TURN);
+        match sys::sendfile(self.socket.as_fd(), body.file.as_fd(), body.at, count as usize) {
             Ok(0) => {
                 let whole = body.cut();
                 if whole { Ok(0) } else { Err(self.finish(End::FileEnded)) }
@@ -320,7 +255,7 @@ impl Sendfile {
                 self.sent.body += u64::from(sent);
                 body.at += u64::from(sent);
                 // It says itself that more follows, within what it was asked for.
-                self.corked = body.at < body.ready;
+                self.corked = u64::from(sent) < count;
                 if body.at == body.ready {
                     body.window.grow();
                 }
@@ -347,6 +282,10 @@ impl Sendfile {
 
     /// Takes steps that do not wait, as many as one may in a row.
     fn go_on(&mut self) -> Step {
+        if let Some(body) = self.body.as_mut().filter(|_| self.sent.body > 0) {
+            // Since its last turn.
+            body.doubt();
+        }
         let mut sent = 0;
         while sent < window::TURN {
             match self.go() {
@@ -373,16 +312,21 @@ impl Sendfile {
             }
             Err(Errno(libc::EINTR)) => return Step::Run,
             // Reading all of it tells what is wrong, and where.
-            Err(_) if matches!(reading, Reading::Arrival(_)) => {
+            Err(_) if matches!(reading, Reading::Ahead { .. } | Reading::Arrival(_)) => {
                 body.reading = None;
                 body.lacks_read_ahead = true;
             }
             Err(errno) => return failed(errno),
             Ok(length) => {
                 body.reading = None;
+                if let Reading::Ahead { length, .. } = reading {
+                    return body.wait_for(Reading::Arrival(length));
+                }
                 if !body.arrived(reading, length) {
                     return self.finish(End::FileEnded);
                 }
+                // To take an answer in costs nothing, so many may come in a row. To send does.
+                return Step::Again;
             }
         }
         self.go_on()
@@ -398,236 +342,29 @@ impl Sendfile {
     }
 }
 
-impl Body {
-    /// How many bytes of the file there are to send yet.
-    fn left(&mut self) -> Result<u64, Errno> {
-        if self.to_end && self.at >= self.until {
-            self.until = residency::size(self.file.as_fd())?;
-        }
-        Ok(self.until.saturating_sub(self.at))
-    }
-
-    /// The file ends here. Says whether the transfer has what it wanted nevertheless.
-    fn cut(&mut self) -> bool {
-        if self.to_end {
-            self.until = self.at;
-            self.to_end = false;
-        }
-        self.until <= self.at
-    }
-
-    /// Gets the next bytes to where they can be sent from, if that takes no waiting. `false`: the
-    /// file has no more.
-    fn prepare(&mut self, socket: BorrowedFd<'_>, left: u64) -> Result<bool, Step> {
-        if self.copying.is_some() || left <= SMALL {
-            let length = left.min(window::SMALLEST) as usize;
-            match self.stage_now(length) {
-                Ok(0) => return Ok(self.cut()),
-                Ok(_) => return Ok(true),
-                Err(Errno(libc::EAGAIN)) => return Err(self.wait_for(Reading::Stage(length))),
-                // This file can't promise not to wait (tmpfs, for one). Then ask what it has.
-                Err(Errno(libc::EOPNOTSUPP)) if self.copying.is_none() => {}
-                Err(Errno(libc::EOPNOTSUPP)) => return Err(self.wait_for(Reading::Stage(length))),
-                Err(errno) => return Err(failed(errno)),
-            }
-        }
-        if !self.may_sendfile(socket)? {
-            return Ok(true);
-        }
-        let length = self.window.next(self.at, left);
-        match self.is_cached(length) {
-            // The page on which the file ends may be cached, and the range begin behind that: found out
-            // now, before the header leaves.
-            Ok(true) if residency::size(self.file.as_fd()).map_err(failed)? <= self.at => {
-                return Ok(self.cut());
-            }
-            Ok(true) => self.ready = self.at + length,
-            Ok(false) if length <= SMALL => {
-                return Err(self.wait_for(Reading::Stage(length as usize)));
-            }
-            Ok(false) => return Err(self.fetch(length, left)),
-            Err(errno) => self.copy(errno),
-        }
-        Ok(true)
-    }
-
-    /// Whether sendfile(2) waits for neither room in the socket nor the disk. Asked only of who comes to
-    /// need it: bytes from memory are sent by a call that never waits, whatever the socket's mode.
-    fn may_sendfile(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Step> {
-        if self.nonblocking {
-            return Ok(true);
-        }
-        if file::status_flags(self.file.as_fd()).map_err(failed)? & libc::O_DIRECT != 0 {
-            let text =
-                "a file that was opened with O_DIRECT: what is sent goes through the page cache";
-            return Err(Step::Done(Err(io::Error::new(io::ErrorKind::InvalidInput, text))));
-        }
-        self.nonblocking = file::status_flags(socket).map_err(failed)? & libc::O_NONBLOCK != 0;
-        if !self.nonblocking {
-            self.copy(Errno(libc::EWOULDBLOCK));
-        }
-        Ok(self.nonblocking)
-    }
-
-    /// Whether sendfile(2) of the next `length` bytes would find them. An error when nobody tells.
-    fn is_cached(&mut self, length: u64) -> Result<bool, Errno> {
-        let file = self.file.as_fd();
-        let last = self.at + (length - 1);
-        if self.asks_cachestat {
-            match residency::holds_all(file, self.at, length) {
-                Ok(false) => return Ok(false),
-                // A page counts as soon as its read has begun, and the last is the last to arrive.
-                Ok(true) => match residency::probe(file, last) {
-                    // Nothing can be asked not to wait. FUSE may have pages there that somebody else's
-                    // read waits for.
-                    Err(Errno(libc::EOPNOTSUPP)) => {
-                        return residency::has_arrived(file, self.at, length);
-                    }
-                    probed => return probed,
-                },
-                Err(_) => self.asks_cachestat = false,
-            }
-        }
-        for at in (self.at..last).step_by(PROBE_STEP).chain([last]) {
-            if !residency::probe(file, at)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Gets the next `length` bytes of the `left` into the page cache.
-    fn fetch(&mut self, length: u64, left: u64) -> Step {
-        if self.lacks_read_ahead || !self.asks_cachestat {
-            return self.wait_for(Reading::Populate(length as usize));
-        }
-        // The next window as well, so that the disk has something to do while this one is sent.
-        let ahead = left.min(2 * length);
-        self.lacks_read_ahead = residency::read_ahead(self.file.as_fd(), self.at, ahead).is_err();
-        self.wait_for(Reading::Arrival(length as usize))
-    }
-
-    fn wait_for(&mut self, reading: Reading) -> Step {
-        self.misses += 1;
-        self.reading = Some(reading);
-        Step::Run
-    }
-
-    /// From here on, bytes are read into memory and sent from there.
-    fn copy(&mut self, refusal: Errno) {
-        self.copying = Some(refusal);
-        self.ready = self.at;
-        self.scratch = None;
-    }
-
-    /// The bytes in memory that are to be sent next.
-    fn staged(&self) -> &[u8] {
-        self.stage.as_slice().get(self.unstaged..).unwrap_or_default()
-    }
-
-    /// `count` bytes have been sent from memory.
-    fn unstage(&mut self, count: usize) {
-        self.at += count as u64;
-        self.unstaged += count;
-    }
-
-    /// Makes room for the next `length` bytes, and says where in the file they are.
-    fn clear_stage(&mut self, length: usize) -> Result<i64, Errno> {
-        self.stage =
-            Filling::new(std::mem::replace(&mut self.stage, Filling::new(Vec::new())).into_vec());
-        self.stage.up_to(length);
-        self.unstaged = 0;
-        i64::try_from(self.at).map_err(|_| Errno(libc::EINVAL))
-    }
-
-    /// Reads into memory what the page cache has of the next `length` bytes.
-    fn stage_now(&mut self, length: usize) -> Outcome {
-        let offset = self.clear_stage(length)?;
-        let read = file::read_now(self.file.as_fd(), self.stage.room(), offset)?;
-        self.stage.filled(read as usize);
-        Ok(read)
-    }
-
-    fn encode(&mut self) -> Option<Entry> {
-        if !file::takes_nowait(self.file.as_fd()) {
-            self.thread_only = true;
-            return None;
-        }
-        match self.reading? {
-            Reading::Stage(length) => {
-                let offset = self.clear_stage(length).ok()?;
-                let room = self.stage.room();
-                let (pointer, length) = (room.as_mut_ptr().cast(), room.len() as u32);
-                let fd = types::Fd(self.file.as_fd().as_raw_fd());
-                Some(opcode::Read::new(fd, pointer, length).offset(offset as u64).build())
-            }
-            Reading::Arrival(length) => {
-                let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
-                Some(scratch.populate_entry(self.file.as_fd(), last(self.at, length), 1))
-            }
-            Reading::Populate(length) => {
-                let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
-                Some(scratch.populate_entry(self.file.as_fd(), self.at, length))
-            }
-        }
-    }
-
-    fn run(&mut self) -> Outcome {
-        match self.reading {
-            Some(Reading::Stage(length)) => {
-                let offset = self.clear_stage(length)?;
-                file::read(self.file.as_fd(), self.stage.room(), offset)
-            }
-            Some(Reading::Arrival(length)) => {
-                let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
-                scratch.populate(self.file.as_fd(), last(self.at, length), 1)
-            }
-            Some(Reading::Populate(length)) => {
-                let scratch = self.scratch.get_or_insert_with(sys::Scratch::new);
-                scratch.populate(self.file.as_fd(), self.at, length)
-            }
-            None => Ok(0),
-        }
-    }
-
-    /// What was read is where it was wanted. `false`: the file has no more.
-    fn arrived(&mut self, reading: Reading, count: u32) -> bool {
-        match reading {
-            // The last byte is there, or never will be: is the rest?
-            Reading::Arrival(length) => {
-                let (length, file) = (length as u64, self.file.as_fd());
-                if count == 1 && residency::holds_all(file, self.at, length) == Ok(true) {
-                    self.ready = self.at + length;
-                } else {
-                    self.lacks_read_ahead = true;
-                }
-            }
-            _ if count == 0 => return self.cut(),
-            Reading::Stage(_) => self.stage.filled(count as usize),
-            Reading::Populate(_) => {
-                self.ready = self.at + u64::from(count);
-                // A file whose reads leave nothing in the cache (some of FUSE): sendfile(2)
-                // would read it again, and wait.
-                if !std::mem::replace(&mut self.stays_checked, true)
-                    && self.asks_cachestat
-                    && residency::cached_pages(self.file.as_fd(), self.at, 1) == Ok(0)
-                {
-                    self.copy(Errno(libc::EOPNOTSUPP));
-                }
-            }
-        }
-        true
-    }
-}
-
-/// Where the last of the `length` bytes from `at` is.
-fn last(at: u64, length: usize) -> u64 {
-    at + (length as u64).saturating_sub(1)
-}
-
 impl Operation for Sendfile {
     fn check(&self) -> io::Result<()> {
         self.body.as_ref().map_or(Ok(()), |body| check_range(body.at, 0))
+    }
+
+    fn begins_at_once(&self) -> bool {
+        true
+    }
+
+    fn recall(&mut self, recent: &Recent) {
+        // With a header it has to be known whether the file goes so far, before the header leaves.
+        let alone = self.header.is_empty() && self.trailer.is_empty();
+        if let Some(body) = self.body.as_mut().filter(|_| alone) {
+            if let Some(known) = recent.of(&self.socket, &body.file) {
+                body.recall(known);
+            }
+        }
+    }
+
+    fn remember(&self, recent: &mut Recent) {
+        if let Some(body) = self.body.as_ref().filter(|body| body.copying.is_none()) {
+            recent.keep(&self.socket, &body.file, body.known());
+        }
     }
 
     fn advance(&mut self) -> Step {

@@ -13,7 +13,7 @@ pub(crate) const SMALLEST: u64 = 64 * 1024;
 const FIRST: u64 = 128 * 1024;
 pub(crate) const LARGEST: u64 = 512 * 1024;
 
-/// What one transfer sends before others have their turn: about 25 us.
+/// What one transfer sends before others have their turn: 25 to 50 us.
 pub(crate) const TURN: u64 = 128 * 1024;
 
 /// The read-ahead window of one transfer.

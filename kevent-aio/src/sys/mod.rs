@@ -3,6 +3,7 @@
 //! These files, [`buffer`](crate::buffer), [`buffers`](crate::buffers),
 //! [`provided`](crate::provided) and the ring's backend, and no others in this crate, hold unsafe code.
 
+pub(crate) mod clock;
 pub(crate) mod dir;
 pub(crate) mod epoll;
 pub(crate) mod file;

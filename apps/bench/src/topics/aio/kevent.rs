@@ -13,7 +13,7 @@ use kevent_core::{Queue, SourceId};
 use crate::group::Result;
 pub(super) use in_tokio::InTokio;
 pub(super) use reads::Reads;
-pub(super) use sends::{AllStreams, Paths, Sends};
+pub(super) use sends::{AllStreams, Paths, QueuedSends, Sends};
 pub(super) use trees::{Chains, Copies, Ops};
 
 /// How the engine is set up.

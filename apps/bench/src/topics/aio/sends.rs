@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::calls::{EpollLoop, SendPaths, Sendfile};
 use super::files::{self, Files, How, Large};
-use super::kevent::{AllStreams, Paths, Sends};
+use super::kevent::{AllStreams, Paths, QueuedSends, Sends};
 use super::probe::Probe;
 use super::receiver::Receiver;
 use super::work::{CPU, Cost, METRICS, PathSender, Sender, Stream, Streams, median_cost};
@@ -72,6 +72,7 @@ fn range(name: &str, title: &str, size: usize) -> Group {
         metrics: METRICS,
         peers: vec![
             Peer { name: "kevent", run: ranges::<Sends> },
+            Peer { name: "kevent, through the queue", run: ranges::<QueuedSends> },
             Peer { name: SENDFILE, run: ranges::<Sendfile> },
         ],
         size,

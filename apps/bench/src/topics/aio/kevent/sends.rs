@@ -29,11 +29,26 @@ fn check(sent: u64, length: u64) -> Result<()> {
     Err(format!("{sent} of {length} bytes were sent").into())
 }
 
-/// One transfer after another.
+/// One transfer after another, each begun so that it may be done at once.
 pub(in super::super) struct Sends {
     engine: Engine,
     socket: Fd,
     file: Fd,
+}
+
+/// The same, each through the queue.
+pub(in super::super) struct QueuedSends(Sends);
+
+impl Sender for QueuedSends {
+    fn open(socket: TcpStream, file: File) -> Result<Self> {
+        Ok(QueuedSends(Sends::open(socket, file)?))
+    }
+
+    fn send(&mut self, at: u64, length: u64) -> Result<()> {
+        let Sends { engine, socket, file } = &mut self.0;
+        engine.submit(Sendfile::new(Arc::clone(socket), Arc::clone(file), at, length), 0)?;
+        check(engine.next()?.count, length)
+    }
 }
 
 impl Sender for Sends {
@@ -44,7 +59,7 @@ impl Sender for Sends {
 
     fn send(&mut self, at: u64, length: u64) -> Result<()> {
         let (socket, file) = (Arc::clone(&self.socket), Arc::clone(&self.file));
-        self.engine.submit(Sendfile::new(socket, file, at, length), 0)?;
+        self.engine.start(Sendfile::new(socket, file, at, length), 0)?;
         check(self.engine.next()?.count, length)
     }
 }
