@@ -179,6 +179,7 @@ impl Operation for Open {
     }
 
     fn advance(&mut self) -> Step {
+        self.retries = 0;
         Step::Run
     }
 

@@ -25,13 +25,17 @@ impl Operation for Chain {
     fn check(&self) -> io::Result<()> {
         let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if self.run.begun {
-            return refuse("a chain runs once: build another".to_owned());
+            return refuse("a chain runs once: build another, or renew it".to_owned());
+        }
+        if self.run.checked {
+            return Ok(());
         }
         check(self).or_else(refuse)
     }
 
     fn advance(&mut self) -> Step {
-        self.run.begun = true;
+        // What was not found to be right is never begun.
+        (self.run.begun, self.run.checked) = (true, true);
         let step = match &mut self.run.live {
             Some(live) => Some(live.doing.advance()),
             None => self.begin(),
@@ -141,6 +145,9 @@ impl Chain {
     fn end(&mut self, live: Live, result: io::Result<u64>) {
         let Live { doing, step, cleanup } = live;
         if cleanup {
+            if let Doing::Whole(op) = doing {
+                self.own(step, op);
+            }
             self.run.cleaned.push(CleanupReport { step, result });
             return;
         }

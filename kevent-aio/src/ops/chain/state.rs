@@ -9,6 +9,10 @@ use super::report::CleanupReport;
 #[derive(Default)]
 pub(super) struct Run {
     pub(super) begun: bool,
+    /// The chain was found to be right, and has not changed since.
+    pub(super) checked: bool,
+    /// What the variables are when it begins.
+    pub(super) starts: Vec<u64>,
     /// The step to begin next.
     pub(super) next: usize,
     /// The blocks that it stands in, the innermost last.
@@ -22,6 +26,16 @@ pub(super) struct Run {
     pub(super) moved: u64,
     pub(super) failure: Option<io::Error>,
     pub(super) failed: Option<usize>,
+}
+
+impl Run {
+    /// From the beginning, with the memory that it has.
+    pub(super) fn renew(&mut self) {
+        let Run { starts, mut blocks, mut pending, mut cleaned, checked, .. } =
+            std::mem::take(self);
+        (blocks.clear(), pending.clear(), cleaned.clear());
+        *self = Run { starts, blocks, pending, cleaned, checked, ..Run::default() };
+    }
 }
 
 /// What is being done, and for which step.
