@@ -24,20 +24,22 @@ impl Chain {
     /// let mut queue = Queue::new()?;
     /// let aio = queue.attach(Aio::new()?, |completion| completion)?;
     ///
+    /// # let dir = tempfile::tempdir()?;
     /// let mut chain = Chain::new();
-    /// let file = chain.open(Open::new("/proc/self/status"));
+    /// let file = chain.open(Open::new("-"));
     /// let text = chain.read(file, 0, 4096);
-    /// for path in ["/proc/self/status", "/proc/self/comm"] {
-    ///     chain.renew()?;
-    ///     chain.reopen(file, Open::new(path));
+    /// for name in ["one", "another"] {
+    /// #   std::fs::write(dir.path().join(name), name)?;
+    ///     chain.reopen(file, Open::new(dir.path().join(name)));
     ///     queue[aio].submit(chain, 1)?;
     ///     while queue.is_empty() {
     ///         queue.wait(None)?;
     ///     }
     ///     let completion = queue.next().unwrap();
-    ///     assert_eq!(completion.result?, std::fs::read(path)?.len() as u64);
-    ///     chain = Chain::try_from(*completion.op).unwrap();
-    ///     assert!(!chain.data(text).unwrap().is_empty());
+    ///     let Op::Chain(done) = *completion.op else { unreachable!() };
+    ///     assert_eq!(done.data(text).unwrap(), name.as_bytes());
+    ///     chain = done;
+    ///     chain.renew()?;
     /// }
     /// # std::io::Result::Ok(())
     /// ```
