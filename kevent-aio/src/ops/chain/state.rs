@@ -1,9 +1,11 @@
 //! How far a chain is, while it runs and behind that.
 
 use std::io;
+use std::time::Instant;
 
 use super::bind::Doing;
 use super::report::CleanupReport;
+use crate::operation::Step;
 
 /// How far a chain is.
 #[derive(Default)]
@@ -18,6 +20,10 @@ pub(super) struct Run {
     /// The blocks that it stands in, the innermost last.
     pub(super) blocks: Vec<Block>,
     pub(super) live: Option<Live>,
+    /// Since when a thread of the pool has it, and does more than the step that it was given for.
+    pub(super) on_thread: Option<Instant>,
+    /// What it has come to there.
+    pub(super) come_to: Option<Step>,
     /// Nothing but clean-ups is left to be done.
     pub(super) ending: bool,
     /// What is to be cleaned up: of which step, the last first.
