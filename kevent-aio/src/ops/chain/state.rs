@@ -39,7 +39,9 @@ impl Run {
     pub(super) fn renew(&mut self) {
         let Run { starts, mut blocks, mut pending, mut cleaned, checked, .. } =
             std::mem::take(self);
-        (blocks.clear(), pending.clear(), cleaned.clear());
+        blocks.clear();
+        pending.clear();
+        cleaned.clear();
         *self = Run { starts, blocks, pending, cleaned, checked, ..Run::default() };
     }
 }
