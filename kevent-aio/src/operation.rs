@@ -73,6 +73,12 @@ pub(crate) trait Operation: Send {
     /// `encode`, without a `complete` in between, when the ring could not do it.
     fn run(&mut self) -> Outcome;
 
+    /// A `run` had this outcome, on a thread of the pool. An operation of several steps may go on there:
+    /// `None` asks for another `run`. Else the outcome to be completed with; nobody has an answer for it yet.
+    fn go_on(&mut self, outcome: Outcome) -> Option<Outcome> {
+        Some(outcome)
+    }
+
     /// What `Step::Run` asked for has been done, by either way, with this outcome. One that is encoded as a
     /// multishot has several: each but the last is a [`Step::Piece`], while the kernel has the entry, which points
     /// to nothing of the operation.

@@ -119,6 +119,8 @@ impl Waiting {
 struct Mailbox {
     done: VecDeque<Worked>,
     waker: Option<Waker>,
+    /// Somebody waits for something to be done, and not by way of the queue.
+    awaited: bool,
     closed: bool,
 }
 
@@ -189,8 +191,12 @@ impl Pool {
                 }
             }
         }
+        // Who is at work looks for the next job by itself, and to wake nobody is a system call as well.
+        let wakes = jobs.idle > 0;
         drop(jobs);
-        self.shared.there_is_work.notify_one();
+        if wakes {
+            self.shared.there_is_work.notify_one();
+        }
         Ok(())
     }
 
@@ -226,10 +232,12 @@ impl Pool {
 impl Pool {
     /// Waits until something was done that was not collected yet, or for so long.
     pub(crate) fn wait(&self, limit: Duration) {
-        let mailbox = lock(&self.shared.mailbox);
+        let mut mailbox = lock(&self.shared.mailbox);
+        mailbox.awaited = true;
         let nothing = |mailbox: &mut Mailbox| mailbox.done.is_empty();
         let done = &self.shared.something_is_done;
-        drop(done.wait_timeout_while(mailbox, limit, nothing));
+        let waited = done.wait_timeout_while(mailbox, limit, nothing);
+        waited.unwrap_or_else(PoisonError::into_inner).0.awaited = false;
     }
 }
 
@@ -247,10 +255,25 @@ impl Shared {
             }
             let begun = Instant::now();
             // What is the user's, a transform of his own, may panic. That is an error of the step.
-            let run = AssertUnwindSafe(|| self.runner.run(&mut job.op));
-            let outcome = catch_unwind(run).unwrap_or(Err(Errno(libc::EIO)));
+            let run = AssertUnwindSafe(|| self.run(&mut job.op));
+            let outcome = catch_unwind(run).unwrap_or(Some(Err(Errno(libc::EIO))));
+            let Some(outcome) = outcome else { continue };
             let (waited, took) = (begun.saturating_duration_since(since), begun.elapsed());
             self.deliver(Worked { done: Done { job, outcome }, waited, took });
+        }
+    }
+
+    /// Runs an operation, as many of its steps as it has for a thread. `None` if the pool went away in
+    /// between: then it is not begun with the next.
+    fn run(&self, op: &mut Op) -> Option<Outcome> {
+        loop {
+            let outcome = self.runner.run(op);
+            if let Some(outcome) = op.go_on(outcome) {
+                return Some(outcome);
+            }
+            if lock(&self.mailbox).closed {
+                return None;
+            }
         }
     }
 
@@ -289,8 +312,11 @@ impl Shared {
         mailbox.done.push_back(worked);
         // The first says it for those that come before it is collected.
         let waker = if mailbox.done.len() == 1 { mailbox.waker.clone() } else { None };
+        let awaited = mailbox.awaited;
         drop(mailbox);
-        self.something_is_done.notify_one();
+        if awaited {
+            self.something_is_done.notify_one();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -280,6 +280,10 @@ impl Operation for Op {
         self.inner_mut().run()
     }
 
+    fn go_on(&mut self, outcome: Outcome) -> Option<Outcome> {
+        self.inner_mut().go_on(outcome)
+    }
+
     fn complete(&mut self, outcome: Outcome) -> Step {
         self.inner_mut().complete(outcome)
     }

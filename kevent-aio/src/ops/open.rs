@@ -17,6 +17,9 @@ use crate::sys::file::{self, OpenHow};
 /// How often an open is made again that met a rename on its way: see [`Open::beneath`].
 const RETRIES: u32 = 32;
 
+/// Flags of an open that may change the disk. (O_TMPFILE is a bit of its own and O_DIRECTORY.)
+const CHANGES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
+
 /// Opens a file, as openat2(2).
 ///
 /// The result is the new descriptor, [taken](Open::take) out of the operation that the completion gives
@@ -179,10 +182,15 @@ impl Operation for Open {
     }
 
     fn advance(&mut self) -> Step {
+        self.retries = 0;
         Step::Run
     }
 
     fn encode(&mut self) -> Option<Entry> {
+        // The ring would hand it to a thread of the kernel without a try.
+        if self.how.flags & flags(CHANGES) != 0 {
+            return None;
+        }
         let dir = self.dir.as_ref().map_or(libc::AT_FDCWD, |dir| dir.as_fd().as_raw_fd());
         let path = self.path.as_ref()?.as_ptr();
         let how = (&raw const self.how).cast::<types::OpenHow>();

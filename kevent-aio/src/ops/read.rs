@@ -15,6 +15,9 @@ use crate::priority::Priority;
 use crate::reading::Reading;
 use crate::sys::file::{self, STREAM};
 
+/// No file system keeps files in smaller pieces.
+const SMALLEST_BLOCK: i64 = 512;
+
 /// Reads into a buffer, at an offset, as pread(2).
 ///
 /// The buffer comes back in the completion ([`into_buffer`](Read::into_buffer)) and holds exactly what
@@ -162,6 +165,12 @@ impl Read {
         (self.offset + self.buffer.as_slice().len() as u64) as i64
     }
 
+    /// Whether what was read ends within a block. Memory has whole blocks, so what has no more there but
+    /// ends within one is the file.
+    fn is_within_a_block(&self) -> bool {
+        !self.stream && self.position() % SMALLEST_BLOCK != 0
+    }
+
     /// What was read so far, if anything; whatever else happened will happen again to the next read.
     fn so_far(&self, otherwise: Outcome) -> Step {
         match (self.buffer.as_slice().len() - self.counted, otherwise) {
@@ -195,9 +204,10 @@ impl Operation for Read {
                 }
                 Ok(count) => {
                     self.buffer.filled(count as usize);
-                    // Less than wanted may be the end of the file, or of what is in memory. Asking
-                    // again tells them apart. A stream has given what it has.
-                    if count as usize == wanted || self.stream {
+                    self.ended = (count as usize) < wanted && self.is_within_a_block();
+                    // Less than wanted may be the end of the file, or of what is in memory. Where that
+                    // does not tell, asking again does. A stream has given what it has.
+                    if count as usize == wanted || self.stream || self.ended {
                         return self.so_far(Ok(count));
                     }
                 }

@@ -7,6 +7,7 @@ use std::io;
 
 use io_uring::squeue::Entry;
 
+use super::program::works_on_names;
 use super::report::StepResult;
 use super::steps::{ContentKind, Header, HeaderKind, Work};
 use super::transform::{Lent, Transforming};
@@ -56,10 +57,29 @@ impl Doing {
         }
     }
 
+    /// Whether a thread of the pool that has the chain already is to run it.
+    pub(super) fn is_for_a_thread(&self) -> bool {
+        match self {
+            Doing::Whole(op) => is_for_a_thread(op),
+            Doing::Made(op) => is_for_a_thread(op),
+            // Of the disk's answers the ring waits for more at a time than the pool has threads.
+            Doing::Read(_) => false,
+            Doing::Write(..) | Doing::Transform(..) | Doing::Close(..) => true,
+        }
+    }
+
     /// Whether it answers with a count of bytes, which may be shorter than what was asked for.
     pub(super) fn counts_bytes(&self) -> bool {
         matches!(self, Doing::Read(_) | Doing::Write(..))
     }
+}
+
+/// Whether the operation is one that takes a thread in any case, or is over in no time. Those that wait for
+/// the disk, or for a peer, are not.
+pub(super) fn is_for_a_thread(op: &Op) -> bool {
+    works_on_names(op)
+        || matches!(op, Op::Open(_) | Op::Statx(_) | Op::CopyRange(_) | Op::Reflink(_))
+        || matches!(op, Op::ReadDir(_) | Op::Fallocate(_) | Op::Truncate(_) | Op::Advise(_))
 }
 
 impl Operation for Doing {

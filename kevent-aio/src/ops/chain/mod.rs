@@ -15,6 +15,7 @@ mod bind;
 mod check;
 mod flow;
 mod program;
+mod renew;
 mod report;
 mod run;
 mod state;
@@ -279,6 +280,7 @@ impl Chain {
     /// The [operation](Chain::operation) of that step, once.
     pub fn take_op(&mut self, step: StepId<Effect>) -> Option<Op> {
         let own = self.steps.get_mut(step.index).filter(|_| step.chain == self.number)?;
+        self.run.checked = false;
         match &mut own.work {
             Work::Whole { op, .. } | Work::Defer { op, .. } => op.take().map(|op| *op),
             _ => None,
@@ -287,12 +289,12 @@ impl Chain {
 
     fn given<T>(&self, step: StepId<T>) -> Option<&Given> {
         let own = self.steps.get(step.index).filter(|_| step.chain == self.number)?;
-        Some(&own.given)
+        (own.report.runs > 0).then_some(&own.given)
     }
 
     fn given_mut<T>(&mut self, step: StepId<T>) -> Option<&mut Given> {
         let own = self.steps.get_mut(step.index).filter(|_| step.chain == self.number)?;
-        Some(&mut own.given)
+        (own.report.runs > 0).then_some(&mut own.given)
     }
 
     fn open_file(&mut self, step: usize) -> Option<&mut OpenFile> {

@@ -171,10 +171,7 @@ impl Chain {
     /// [`sendfile`](Chain::sendfile).
     pub fn operation(&mut self, op: impl Into<Op>) -> StepId<Effect> {
         let op: Op = op.into();
-        let repeats = matches!(
-            op,
-            Op::Mkdir(_) | Op::Rename(_) | Op::Unlink(_) | Op::Link(_) | Op::Symlink(_)
-        );
+        let repeats = works_on_names(&op);
         self.push(op.name(), Work::Whole { op: Some(Box::new(op)), repeats, dir: None })
     }
 
@@ -240,6 +237,7 @@ impl Chain {
     /// A number that steps share, which is this at the beginning.
     pub fn variable(&mut self, start: u64) -> Variable {
         self.variables.push(start);
+        self.run.starts.push(start);
         Variable(Reference { chain: self.number, index: self.variables.len() - 1 })
     }
 
@@ -303,6 +301,7 @@ impl Chain {
         if step.chain != self.number {
             return;
         }
+        self.run.checked = false;
         if let Some(step) = self.steps.get_mut(step.index) {
             step.stop = stop;
         }
@@ -314,6 +313,11 @@ impl Chain {
     pub fn cold(self) -> Chain {
         Chain { cold: true, ..self }
     }
+}
+
+/// Whether an operation has nothing of its own but names, so that it can be done again.
+pub(super) fn works_on_names(op: &Op) -> bool {
+    matches!(op, Op::Mkdir(_) | Op::Rename(_) | Op::Unlink(_) | Op::Link(_) | Op::Symlink(_))
 }
 
 /// Adding a step of each shape.
@@ -361,6 +365,7 @@ impl Chain {
 
     fn push<T>(&mut self, name: &'static str, work: Work) -> StepId<T> {
         let report = StepReport::new(name);
+        self.run.checked = false;
         self.steps.push(StepState { work, stop: Stop::Error, report, given: Given::Nothing });
         StepId::new(self.number, self.steps.len() - 1)
     }

@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
 
-use super::bind::Doing;
+use super::bind::{Doing, is_for_a_thread};
 use super::check::check;
 use super::report::{CleanupReport, StepResult};
 use super::state::Live;
@@ -18,6 +19,10 @@ use crate::operation::{Operation, Outcome, Step};
 use crate::ops::sendfile::{End, Sendfile};
 use crate::ops::{Close, Op, window};
 
+/// So long a thread of the pool begins with further steps. Only in between it is seen that the chain is to
+/// end early.
+const ON_THREAD: Duration = Duration::from_millis(1);
+
 /// So many steps that don't block are done in a row; others are to have their turn.
 const STEPS_IN_A_ROW: u32 = 64;
 
@@ -25,13 +30,17 @@ impl Operation for Chain {
     fn check(&self) -> io::Result<()> {
         let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if self.run.begun {
-            return refuse("a chain runs once: build another".to_owned());
+            return refuse("a chain runs once: build another, or renew it".to_owned());
+        }
+        if self.run.checked {
+            return Ok(());
         }
         check(self).or_else(refuse)
     }
 
     fn advance(&mut self) -> Step {
-        self.run.begun = true;
+        // What was not found to be right is never begun.
+        (self.run.begun, self.run.checked) = (true, true);
         let step = match &mut self.run.live {
             Some(live) => Some(live.doing.advance()),
             None => self.begin(),
@@ -47,7 +56,24 @@ impl Operation for Chain {
         self.run.live.as_mut().map_or(Ok(0), |live| live.doing.run())
     }
 
+    /// Goes on with steps that are for a thread, each of which would otherwise be handed to one and back:
+    /// to make a small file, to write it and to close it takes no longer than that.
+    fn go_on(&mut self, outcome: Outcome) -> Option<Outcome> {
+        let since = *self.run.on_thread.get_or_insert_with(Instant::now);
+        let step = self.complete(outcome);
+        let stays = self.run.live.as_ref().is_some_and(|live| live.doing.is_for_a_thread());
+        if stays && matches!(step, Step::Run) && since.elapsed() < ON_THREAD {
+            return None;
+        }
+        self.run.on_thread = None;
+        self.run.come_to = Some(step);
+        Some(Ok(0))
+    }
+
     fn complete(&mut self, outcome: Outcome) -> Step {
+        if let Some(step) = self.run.come_to.take() {
+            return step;
+        }
         let step = self.run.live.as_mut().map(|live| live.doing.complete(outcome));
         self.follow(step)
     }
@@ -113,10 +139,24 @@ impl Chain {
     /// nothing is left to be done.
     fn begin(&mut self) -> Option<Step> {
         if let Some(at) = self.next_step() {
+            if self.run.on_thread.is_some() && !self.begins_on_a_thread(at) {
+                self.run.next = at;
+                return Some(Step::Again);
+            }
             return Some(self.begin_step(at));
         }
         let live = self.next_cleanup()?;
         Some(self.run.live.insert(live).doing.advance())
+    }
+
+    /// Whether a thread of the pool may begin with the step. What goes to a socket is for the engine,
+    /// which knows whose turn it is there; and what the user's own code makes of a header, too.
+    fn begins_on_a_thread(&self, at: usize) -> bool {
+        match &self.steps[at].work {
+            Work::Whole { op: Some(op), .. } => is_for_a_thread(op),
+            Work::Sendfile { .. } | Work::Send { .. } => false,
+            _ => true,
+        }
     }
 
     fn begin_step(&mut self, at: usize) -> Step {
@@ -141,6 +181,9 @@ impl Chain {
     fn end(&mut self, live: Live, result: io::Result<u64>) {
         let Live { doing, step, cleanup } = live;
         if cleanup {
+            if let Doing::Whole(op) = doing {
+                self.own(step, op);
+            }
             self.run.cleaned.push(CleanupReport { step, result });
             return;
         }

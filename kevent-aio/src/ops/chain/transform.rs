@@ -67,6 +67,11 @@ impl Stream {
     pub(super) fn new(transform: Box<dyn Transform>) -> Stream {
         Stream { transform, fed: 0 }
     }
+
+    /// Whether what it is fed next is the first of a stream.
+    pub(super) fn is_at_its_beginning(&self) -> bool {
+        self.fed == 0
+    }
 }
 
 /// Bytes that a step has given, and that it is to get back.

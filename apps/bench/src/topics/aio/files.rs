@@ -210,7 +210,7 @@ pub(super) struct Files {
 }
 
 /// How many files are in a directory.
-const EACH: usize = 100;
+pub(super) const EACH: usize = 100;
 
 /// The most that a small file has.
 pub(super) const SMALL: usize = BLOCK;

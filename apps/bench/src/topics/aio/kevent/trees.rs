@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 
-use kevent_aio::{Chain, Choice, Data, Op, Open, Read, StepId};
+use kevent_aio::{Aio, Chain, Choice, Data, Op, Open, Opened, Read, StepId};
 
-use super::super::files::{Files, SMALL};
+use super::super::files::{EACH, Files, SMALL};
 use super::super::work::{Copier, Opener, Pass, Piece, SMALL_FILES_AT_ONCE};
-use super::{Done, Engine, Kind, unexpected};
+use super::{Done, Engine, Kind, build, unexpected};
 use crate::group::Result;
 
 /// Small files, a chain for each.
@@ -17,8 +17,26 @@ pub(in super::super) struct Chains<K> {
     engine: Engine,
     files: Arc<Files>,
     /// What is read, by key.
-    in_flight: Vec<Option<(Piece, StepId<Data>)>>,
+    in_flight: Vec<Option<(Piece, Reading)>>,
+    /// Chains that wait for a file.
+    spare: Vec<(Chain, Reading)>,
     kind: PhantomData<K>,
+}
+
+/// The steps of a chain that are of interest.
+#[derive(Clone, Copy)]
+struct Reading {
+    file: StepId<Opened>,
+    content: StepId<Data>,
+}
+
+/// Opens, reads and closes a small file.
+fn reading() -> (Chain, Reading) {
+    let mut chain = Chain::new();
+    let file = chain.open(Open::new(""));
+    let content = chain.read(file, 0, SMALL as u64 + 1);
+    chain.close(file);
+    (chain, Reading { file, content })
 }
 
 impl<K: Kind> Opener for Chains<K> {
@@ -27,6 +45,7 @@ impl<K: Kind> Opener for Chains<K> {
             engine: Engine::new(K::BACKEND)?,
             files: Arc::clone(files),
             in_flight: vec![None; SMALL_FILES_AT_ONCE],
+            spare: (0..SMALL_FILES_AT_ONCE).map(|_| reading()).collect(),
             kind: PhantomData,
         })
     }
@@ -38,9 +57,12 @@ impl<K: Kind> Opener for Chains<K> {
         }
         while in_flight > 0 {
             let Done { key, op, .. } = self.engine.next()?;
-            let Op::Chain(chain) = op else { return Err(unexpected(&op)) };
-            let (piece, read) = self.in_flight[key].ok_or("nobody has asked for that")?;
-            pass.read_file(&self.files, piece, chain.data(read).ok_or("nothing was read")?)?;
+            let Op::Chain(mut chain) = op else { return Err(unexpected(&op)) };
+            let (piece, reading) = self.in_flight[key].ok_or("nobody has asked for that")?;
+            let content = chain.data(reading.content).ok_or("nothing was read")?;
+            pass.read_file(&self.files, piece, content)?;
+            chain.renew()?;
+            self.spare.push((chain, reading));
             in_flight -= usize::from(!self.start(key, pass)?);
         }
         Ok(())
@@ -50,11 +72,9 @@ impl<K: Kind> Opener for Chains<K> {
 impl<K> Chains<K> {
     fn start(&mut self, key: usize, pass: &Pass) -> Result<bool> {
         let Some(piece) = pass.take() else { return Ok(false) };
-        let mut chain = Chain::new();
-        let file = chain.open(Open::new(&self.files.items[piece.place as usize].path));
-        let read = chain.read(file, 0, SMALL as u64 + 1);
-        chain.close(file);
-        self.in_flight[key] = Some((piece, read));
+        let (mut chain, reading) = self.spare.pop().ok_or("too few chains")?;
+        chain.reopen(reading.file, Open::new(&self.files.items[piece.place as usize].path));
+        self.in_flight[key] = Some((piece, reading));
         self.engine.submit(chain, key)?;
         Ok(true)
     }
@@ -118,45 +138,73 @@ impl Ops {
 /// A tree, a chain for each file.
 pub(in super::super) struct Copies<K> {
     engine: Engine,
+    /// Chains that wait for a file.
+    spare: Vec<Copying>,
     kind: PhantomData<K>,
 }
 
 /// Files that are copied at a time.
 const COPIES_AT_ONCE: usize = 64;
 
+/// Threads that make files: a file system that has room in memory makes them wait for each other and not
+/// for the disk.
+const THREADS: usize = 4;
+
 impl<K: Kind> Copier for Copies<K> {
     fn open() -> Result<Self> {
-        Ok(Copies { engine: Engine::new(K::BACKEND)?, kind: PhantomData })
+        let aio = build(Aio::builder().backend(K::BACKEND).threads(THREADS), K::BACKEND)?;
+        let spare = (0..COPIES_AT_ONCE).map(|_| copying()).collect();
+        Ok(Copies { engine: Engine::around(aio)?, spare, kind: PhantomData })
     }
 
     fn copy(&mut self, files: &Arc<Files>, to: &Path) -> Result<()> {
         for directory in &files.directories {
             fs::create_dir(files.copy_of(directory, to)?)?;
         }
-        let mut items = files.items.iter();
-        let mut in_flight = 0;
+        // Neighbours are of different directories: those who make files in one wait for each other.
+        let mut items = (0..EACH).flat_map(|n| files.items.iter().skip(n).step_by(EACH));
+        let mut in_flight = vec![None; COPIES_AT_ONCE];
         loop {
-            for item in items.by_ref().take(COPIES_AT_ONCE - in_flight) {
-                self.engine.submit(copy(&item.path, &files.copy_of(&item.path, to)?), 0)?;
-                in_flight += 1;
+            for (key, place) in in_flight.iter_mut().enumerate().filter(|(_, p)| p.is_none()) {
+                let Some(item) = items.next() else { break };
+                let Copying { mut chain, from, to: into } =
+                    self.spare.pop().ok_or("too few chains")?;
+                chain.reopen(from, Open::new(&item.path));
+                chain.reopen(into, new(&files.copy_of(&item.path, to)?));
+                self.engine.submit(chain, key)?;
+                *place = Some((from, into));
             }
-            if in_flight == 0 {
+            if in_flight.iter().all(Option::is_none) {
                 return Ok(());
             }
-            self.engine.next()?;
-            in_flight -= 1;
+            let Done { key, op, .. } = self.engine.next()?;
+            let Op::Chain(mut chain) = op else { return Err(unexpected(&op)) };
+            let (from, to) = in_flight[key].take().ok_or("nobody has asked for that")?;
+            chain.renew()?;
+            self.spare.push(Copying { chain, from, to });
         }
     }
 }
 
-/// A small file is copied.
-fn copy(from: &Path, to: &Path) -> Chain {
+/// A chain that copies a small file.
+struct Copying {
+    chain: Chain,
+    from: StepId<Opened>,
+    to: StepId<Opened>,
+}
+
+fn copying() -> Copying {
     let mut chain = Chain::new();
-    let from = chain.open(Open::new(from));
+    let from = chain.open(Open::new(""));
     let content = chain.read(from, 0, SMALL as u64 + 1);
-    let to = chain.open(Open::new(to).write_only().create(0o666).flags(libc::O_EXCL));
+    let to = chain.open(new(Path::new("")));
     chain.write(to, 0, content);
     chain.close(to);
     chain.close(from);
-    chain
+    Copying { chain, from, to }
+}
+
+/// A file is made.
+fn new(path: &Path) -> Open {
+    Open::new(path).write_only().create_new(0o666)
 }
