@@ -292,6 +292,10 @@ impl Operation for Op {
     fn waits_for(&self) -> Option<Side> {
         self.inner().waits_for()
     }
+
+    fn waits_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        self.inner().waits_at(side)
+    }
 }
 
 /// The result of an operation that is done with its only call.
