@@ -52,8 +52,8 @@ pub use advise::{Advice, Advise};
 #[cfg(feature = "transforms")]
 pub use chain::{Blake3, Crc32c, Gzip};
 pub use chain::{
-    Chain, CleanupReport, Condition, Content, Data, Effect, Header, Listing, Opened, Operand, Span,
-    StepId, StepReport, StepResult, Stop, StreamId, Transform, Value, Variable, When,
+    Chain, CleanupReport, Condition, Content, Data, Effect, Header, Listing, Opened, Operand,
+    Socket, Span, StepId, StepReport, StepResult, Stop, StreamId, Transform, Value, Variable, When,
 };
 pub use close::Close;
 pub use connect::Connect;

@@ -4,19 +4,20 @@
 //! over.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use io_uring::squeue::Entry;
 
 use super::report::StepResult;
-use super::steps::{ContentKind, Header, HeaderKind, Work};
+use super::steps::{ContentKind, Header, HeaderKind, Socket, SocketKind, Work};
 use super::transform::{Lent, Transforming};
 use super::values::{Condition, Operand, Reference, Source, Test, Value};
-use super::whole::{ReadWhole, WriteWhole};
+use super::whole::{ReadWhole, WriteWhole, room};
 use super::{Chain, Given};
-use crate::operation::{Fd, Operation, Outcome, Step};
+use crate::operation::{Fd, Operation, Outcome, Side, Step};
 use crate::ops::payload::Payload;
 use crate::ops::sendfile::Sendfile;
-use crate::ops::{Close, Op, Stat};
+use crate::ops::{Close, Op, Recv, Shutdown, Stat};
 
 /// The operation of a step.
 pub(super) enum Doing {
@@ -86,6 +87,14 @@ impl Operation for Doing {
     fn abort(&mut self, reason: io::Error) -> Step {
         self.inner_mut().abort(reason)
     }
+
+    fn waits_for(&self) -> Option<Side> {
+        self.inner().waits_for()
+    }
+
+    fn waits_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        self.inner().waits_at(side)
+    }
 }
 
 impl Chain {
@@ -112,9 +121,19 @@ impl Chain {
                 let (file, offset, data) = (self.file(*file)?, self.value(offset), data.index);
                 Doing::Write(WriteWhole::new(file, offset, self.lend(data)), data)
             }
+            Work::Recv { socket, length, all } => {
+                let (socket, length, all) = (self.socket(socket)?, self.value(length), *all);
+                let (buffer, length) = room(self.lend(at), length)?;
+                let recv = Recv::new(socket, buffer).up_to(length);
+                // Nothing to receive is nothing to wait for, either.
+                Doing::Made(if all || length == 0 { recv.all() } else { recv }.into())
+            }
+            Work::Shutdown { socket, how } => {
+                Doing::Made(Shutdown::new(self.socket(socket)?, *how).into())
+            }
             Work::Sendfile { socket, file, span, header } => {
                 let (offset, length) = (self.value(&span.offset), self.value(&span.length));
-                let send = Sendfile::new(socket.clone(), self.file(*file)?, offset, length);
+                let send = Sendfile::new(self.socket(socket)?, self.file(*file)?, offset, length);
                 Doing::Made(send.header(self.header(header)?).into())
             }
             Work::Send { socket, content } => {
@@ -122,7 +141,7 @@ impl Chain {
                     ContentKind::Bytes(bytes) => bytes.clone(),
                     ContentKind::Of(step) => self.bytes(step.index).to_vec().into(),
                 };
-                Doing::Made(Sendfile::bytes(socket.clone(), bytes).into())
+                Doing::Made(Sendfile::bytes(self.socket(socket)?, bytes).into())
             }
             Work::Close { file } => self.closing(file.index)?,
             Work::Feed { stream, data } => self.transforming(at, stream.index, Some(data.index))?,
@@ -186,6 +205,13 @@ impl Chain {
         match given {
             Some(Given::File(file)) => file.fd.clone().map(|fd| fd as Fd).ok_or_else(missing),
             _ => Err(missing()),
+        }
+    }
+
+    fn socket(&self, socket: &Socket) -> io::Result<Fd> {
+        match &socket.0 {
+            SocketKind::Own(socket) => Ok(socket.clone()),
+            SocketKind::Of(step) => self.file(*step),
         }
     }
 

@@ -4,13 +4,15 @@
 //! on every way that leads there: which steps have given their results, which files are open. Where
 //! ways meet, it goes on with what they have in common.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::net;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::steps::{Content, ContentKind, Header, HeaderKind, Work};
+use super::steps::{Content, ContentKind, Header, HeaderKind, Socket, SocketKind, Work};
 use super::values::{Condition, Operand, Reference, Source, Stop, Test, Value};
 use super::{Chain, StepState};
-use crate::operation::{Fd, Operation};
+use crate::operation::Operation;
 use crate::ops::{Op, check_range};
+use crate::sys::socket::is_nonblocking;
 
 /// As many steps as a set has bits.
 const MOST_STEPS: usize = 128;
@@ -136,21 +138,40 @@ fn whole(op: Option<&Op>) -> Checked {
         Some(Op::Chain(_)) => Err("is a chain itself: add its steps to this one".into()),
         Some(op) if op.is_endless() => Err("has no end: submit it beside the chain".into()),
         Some(Op::Group(_)) => Err("is a group: submit it beside the chain".into()),
-        Some(op) if op.source().is_some() => {
-            Err("waits for a socket: submit it beside the chain".into())
-        }
-        Some(op) if op.socket().is_some() => {
+        Some(Op::Sendfile(_)) => {
             Err("sends to a socket: use the functions of the chain for that".into())
+        }
+        // A thread that has begun to wait in accept(2) could not be told to end.
+        Some(Op::Accept(accept)) if !is_nonblocking(accept.listener().as_fd()) => {
+            Err("accepts from a blocking listener: make that a non-blocking one".into())
         }
         Some(op) => op.check().map_err(|error| format!("can't be done: {error}")),
     }
+}
+
+/// An operation for the end, when nobody may be waited for.
+fn cleanup(op: Option<&Op>) -> Checked {
+    match op {
+        Some(Op::Shutdown(_)) | None => {}
+        Some(op) if op.source().is_some() || op.socket().is_some() => {
+            return Err("may wait for a socket, which no clean-up does".into());
+        }
+        Some(_) => {}
+    }
+    whole(op)
 }
 
 /// Whether the step has what it is to stop at.
 fn stops(step: &StepState) -> Checked {
     let fits = match (step.stop, &step.work) {
         (Stop::Error, _)
-        | (Stop::Short, Work::Read { .. } | Work::Sendfile { .. } | Work::Between { .. }) => true,
+        | (
+            Stop::Short,
+            Work::Read { .. }
+            | Work::Recv { all: true, .. }
+            | Work::Sendfile { .. }
+            | Work::Between { .. },
+        ) => true,
         (Stop::Short, _)
         | (
             _,
@@ -309,9 +330,13 @@ impl Walk<'_> {
             Work::Loop { .. } => Ok(()),
             Work::Whole { op, dir, .. } => {
                 dir.map_or(Ok(()), |dir| self.file(dir, known))?;
-                whole(op.as_deref())
+                whole(op.as_deref())?;
+                self.in_line(op.as_deref().and_then(|op| op.socket()))
             }
-            Work::Defer { op, .. } => whole(op.as_deref()),
+            Work::Defer { op, .. } => {
+                cleanup(op.as_deref())?;
+                self.in_line(op.as_deref().and_then(|op| op.socket()))
+            }
             Work::Between { files: [from, to], offsets, length, .. } => {
                 self.file(*from, known)?;
                 self.file(*to, known)?;
@@ -333,15 +358,21 @@ impl Walk<'_> {
                 self.range(offset, &own.into(), known)?;
                 if data.index == at { Ok(()) } else { self.given(*data, known) }
             }
+            Work::Recv { socket, length, .. } => {
+                self.reads(socket, known)?;
+                self.value(length, known)
+            }
+            Work::Shutdown { socket, how: net::Shutdown::Read } => self.reads(socket, known),
+            Work::Shutdown { socket, .. } => self.writes(socket, known),
             Work::Sendfile { socket, file, span, header } => {
-                self.socket(socket)?;
+                self.writes(socket, known)?;
                 self.file(*file, known)?;
                 self.header(header, known)?;
                 self.value(&span.offset, known)?;
                 self.value(&span.length, known)
             }
             Work::Send { socket, content } => {
-                self.socket(socket)?;
+                self.writes(socket, known)?;
                 self.content(content, known)
             }
             Work::Feed { stream, data } => {
@@ -433,9 +464,25 @@ impl Walk<'_> {
         }
     }
 
-    fn socket(&self, socket: &Fd) -> Checked {
+    fn reads(&self, socket: &Socket, known: &Known) -> Checked {
+        match socket.0 {
+            SocketKind::Own(_) => Ok(()),
+            SocketKind::Of(step) => self.file(step, known),
+        }
+    }
+
+    fn writes(&self, socket: &Socket, known: &Known) -> Checked {
+        match &socket.0 {
+            SocketKind::Own(socket) => self.in_line(Some(socket.as_fd())),
+            SocketKind::Of(step) => self.file(*step, known),
+        }
+    }
+
+    /// Whether the chain has its place in the line of that socket, if there is one.
+    fn in_line(&self, socket: Option<BorrowedFd<'_>>) -> Checked {
+        let Some(socket) = socket else { return Ok(()) };
         let first = self.chain.socket.as_ref().map(|first| first.as_fd().as_raw_fd());
-        if first == Some(socket.as_fd().as_raw_fd()) {
+        if first == Some(socket.as_raw_fd()) {
             return Ok(());
         }
         Err("sends to another socket than the steps before: make it another chain".into())

@@ -1,32 +1,35 @@
 //! Writing a chain, step by step.
 
 use std::io;
+use std::net;
 use std::sync::Arc;
 
-use super::steps::{Content, ContentKind, Header, MakeBetween, Span, StreamId, Work};
+use super::steps::{
+    Content, ContentKind, Header, MakeBetween, Socket, SocketKind, Span, StreamId, Work,
+};
 use super::transform::{Stream, Transform};
 use super::values::{
     Condition, Data, Effect, Listing, Opened, Operand, Reference, StepId, Stop, Value, Variable,
     When,
 };
 use super::{Chain, Given, OpenFile, StepReport, StepState};
-use crate::operation::Fd;
+use crate::operation::{Fd, Operation};
 use crate::ops::sendfile::Sent;
 use crate::ops::{
-    Advice, Advise, CopyRange, Fallocate, Fdatasync, Fsync, Op, Open, ReadDir, Reflink, Stat,
-    Statx, Truncate,
+    Accept, Advice, Advise, CopyRange, Fallocate, Fdatasync, Fsync, Op, Open, ReadDir, Reflink,
+    Stat, Statx, Truncate,
 };
 
 /// Files.
 impl Chain {
     /// Opens a file.
     pub fn open(&mut self, open: Open) -> StepId<Opened> {
-        self.opening(open, None)
+        self.opening(open.into(), None)
     }
 
     /// Opens a file; a relative path starts at the directory that a step has opened.
     pub fn open_at(&mut self, dir: StepId<Opened>, open: Open) -> StepId<Opened> {
-        self.opening(open, Some(Reference::to(dir)))
+        self.opening(open.into(), Some(Reference::to(dir)))
     }
 
     /// Asks for the file's metadata.
@@ -167,10 +170,14 @@ impl Chain {
     ///
     /// Those that work on names may stand in a loop, the others run once.
     ///
-    /// What goes to a socket in the order of submission has its own functions: [`send`](Chain::send),
-    /// [`sendfile`](Chain::sendfile).
+    /// What sends does that in the place of the chain, which is that of its submission: to the same socket as
+    /// [`send`](Chain::send). For [`Sendfile`](crate::Sendfile) there is the [step](Chain::sendfile). A
+    /// listener must be a non-blocking one.
     pub fn operation(&mut self, op: impl Into<Op>) -> StepId<Effect> {
         let op: Op = op.into();
+        if let Some(socket) = sends_to(&op) {
+            self.socket.get_or_insert_with(|| Arc::clone(socket));
+        }
         let repeats = matches!(
             op,
             Op::Mkdir(_) | Op::Rename(_) | Op::Unlink(_) | Op::Link(_) | Op::Symlink(_)
@@ -185,33 +192,84 @@ impl Chain {
     /// each in the place of the step that opened it. An engine that is dropped while the chain runs
     /// closes the files and does no more.
     pub fn defer(&mut self, op: impl Into<Op>, when: When) -> StepId<Effect> {
-        self.push("Defer", Work::Defer { op: Some(Box::new(op.into())), when })
+        let op: Op = op.into();
+        if let Some(socket) = sends_to(&op) {
+            self.socket.get_or_insert_with(|| Arc::clone(socket));
+        }
+        self.push("Defer", Work::Defer { op: Some(Box::new(op)), when })
     }
 }
 
-/// Sockets.
+/// Sockets. A step that waits for one holds no thread meanwhile, on any backend.
 impl Chain {
+    /// Accepts a connection. Its socket is closed as a file that the chain opens, unless it is
+    /// [kept](Chain::keep): also one that was accepted just when the chain was cancelled.
+    ///
+    /// The listener must be a non-blocking one.
+    pub fn accept(&mut self, accept: Accept) -> StepId<Opened> {
+        self.opening(accept.into(), None)
+    }
+
+    /// Receives what has come, up to `length` bytes: see [`Recv`]. 0 is the end of the stream.
+    ///
+    /// Nothing that has left the socket is lost: [`data`](Chain::data) has it, however the chain ends.
+    pub fn recv(&mut self, socket: impl Into<Socket>, length: impl Into<Value>) -> StepId<Data> {
+        let (socket, length) = (socket.into(), length.into());
+        self.push("Recv", Work::Recv { socket, length, all: false })
+    }
+
+    /// Receives `length` bytes, or as many as there are up to the end of the stream.
+    pub fn recv_all(
+        &mut self,
+        socket: impl Into<Socket>,
+        length: impl Into<Value>,
+    ) -> StepId<Data> {
+        let (socket, length) = (socket.into(), length.into());
+        self.push("Recv", Work::Recv { socket, length, all: true })
+    }
+
+    /// Ends a side of a connection, as [`Shutdown`](crate::Shutdown).
+    pub fn shutdown(&mut self, socket: impl Into<Socket>, how: net::Shutdown) -> StepId<Effect> {
+        let socket = socket.into();
+        if how != net::Shutdown::Read {
+            self.goes_to(&socket);
+        }
+        self.push("Shutdown", Work::Shutdown { socket, how })
+    }
+
     /// Sends a header and a part of the file, as [`Sendfile`](crate::Sendfile). A file that is shorter
     /// than the part fails the step, with `UnexpectedEof`: what a later step would send is not what the
     /// receiver expects at that place.
     ///
-    /// All that one chain sends goes to the same socket.
+    /// All that one chain sends goes to the same socket, and to those that it has accepted.
     pub fn sendfile(
         &mut self,
-        socket: Fd,
+        socket: impl Into<Socket>,
         file: StepId<Opened>,
         span: Span,
         header: Header,
     ) -> StepId<Sent> {
-        self.socket.get_or_insert_with(|| Arc::clone(&socket));
-        let file = Reference::to(file);
+        let (socket, file) = (socket.into(), Reference::to(file));
+        self.goes_to(&socket);
         self.push("Sendfile", Work::Sendfile { socket, file, span, header })
     }
 
     /// Sends bytes, or what an earlier step has given: what belongs between or behind files.
-    pub fn send(&mut self, socket: Fd, content: impl Into<Content>) -> StepId<Sent> {
-        self.socket.get_or_insert_with(|| Arc::clone(&socket));
+    pub fn send(&mut self, socket: impl Into<Socket>, content: impl Into<Content>) -> StepId<Sent> {
+        let socket = socket.into();
+        self.goes_to(&socket);
         self.push("Send", Work::Send { socket, content: content.into() })
+    }
+}
+
+/// The socket of the program to which that sends, if it does.
+fn sends_to(op: &Op) -> Option<&Fd> {
+    match op {
+        Op::Connect(op) => Some(op.socket()),
+        Op::Send(op) => Some(op.socket()),
+        Op::SendTo(op) => Some(op.socket()),
+        Op::Shutdown(op) => Operation::socket(op).map(|_| op.socket()),
+        _ => None,
     }
 }
 
@@ -352,11 +410,18 @@ impl Chain {
         self.push(name, Work::Between { files, offsets, length: length.into(), make })
     }
 
-    fn opening(&mut self, open: Open, dir: Option<Reference>) -> StepId<Opened> {
-        let op = Some(Box::new(open.into()));
-        let id = self.push("Open", Work::Whole { op, repeats: true, dir });
+    fn opening(&mut self, op: Op, dir: Option<Reference>) -> StepId<Opened> {
+        let name = op.name();
+        let id = self.push(name, Work::Whole { op: Some(Box::new(op)), repeats: true, dir });
         self.give(id.index, Given::File(OpenFile { fd: None, keep: false }));
         id
+    }
+
+    /// The chain has its place in the line of that socket, if it is one that others may send to.
+    fn goes_to(&mut self, socket: &Socket) {
+        if let SocketKind::Own(socket) = &socket.0 {
+            self.socket.get_or_insert_with(|| Arc::clone(socket));
+        }
     }
 
     fn push<T>(&mut self, name: &'static str, work: Work) -> StepId<T> {

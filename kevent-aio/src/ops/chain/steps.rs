@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::net;
 use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use super::values::{Condition, Data, Reference, StepId, Value, When};
+use super::values::{Condition, Data, Opened, Reference, StepId, Value, When};
 use crate::operation::Fd;
 use crate::ops::payload::Payload;
 use crate::ops::{Op, Sendfile, Stat};
@@ -26,10 +29,14 @@ pub(super) enum Work {
     Read { file: Reference, offset: Value, length: Value },
     /// Writing all of what a step has given. Bytes of its own, the step has "given" itself.
     Write { file: Reference, offset: Value, data: Reference },
+    /// Receiving up to the length: what has come, or all of it.
+    Recv { socket: Socket, length: Value, all: bool },
+    /// Ending a side of a connection.
+    Shutdown { socket: Socket, how: net::Shutdown },
     /// Sending a header and a part of a file.
-    Sendfile { socket: Fd, file: Reference, span: Span, header: Header },
+    Sendfile { socket: Socket, file: Reference, span: Span, header: Header },
     /// Sending bytes.
-    Send { socket: Fd, content: Content },
+    Send { socket: Socket, content: Content },
     /// Closing a file.
     Close { file: Reference },
     /// Bytes through a transform.
@@ -59,6 +66,46 @@ pub(super) type MakeBetween = fn([Fd; 2], [u64; 2], u64) -> Op;
 /// A transform that a chain works with: see [`Chain::transform`](crate::Chain::transform).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamId(pub(super) Reference);
+
+/// The socket of a step: one that the program has, or the connection that a step has accepted.
+///
+/// Made with `into()`: of an [`Fd`], of an `Arc` of any socket, or of the step that
+/// [accepts](crate::Chain::accept).
+#[derive(Clone)]
+pub struct Socket(pub(super) SocketKind);
+
+#[derive(Clone)]
+pub(super) enum SocketKind {
+    Own(Fd),
+    Of(Reference),
+}
+
+impl From<Fd> for Socket {
+    fn from(socket: Fd) -> Socket {
+        Socket(SocketKind::Own(socket))
+    }
+}
+
+impl<S: AsFd + Send + Sync + 'static> From<Arc<S>> for Socket {
+    fn from(socket: Arc<S>) -> Socket {
+        Socket(SocketKind::Own(socket))
+    }
+}
+
+impl From<StepId<Opened>> for Socket {
+    fn from(step: StepId<Opened>) -> Socket {
+        Socket(SocketKind::Of(Reference::to(step)))
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            SocketKind::Own(socket) => write!(f, "Socket({:?})", socket.as_fd()),
+            SocketKind::Of(step) => write!(f, "Socket(of step {})", step.index),
+        }
+    }
+}
 
 /// Which part of a file a chain sends.
 #[derive(Clone, Debug)]
