@@ -527,7 +527,8 @@ impl Drop for Uring {
                 drop(self.take_back());
             }
             while let Some(reaped) = self.reap() {
-                if let Reaped::Done(Done { mut job, outcome }, _) = reaped {
+                let Reaped::Done(Done { mut job, outcome }, _) = reaped else { continue };
+                if !matches!(outcome, Err(Errno(libc::ECANCELED | libc::EINTR))) {
                     // What the operation has opened is closed with it.
                     let _ = job.op.complete(outcome);
                 }
