@@ -391,7 +391,7 @@ impl Chain {
         file: StepId<Opened>,
         offset: impl Into<Value>,
         length: impl Into<Value>,
-        make: impl Fn(Fd, u64, u64) -> Op + Send + 'static,
+        make: impl Fn(Fd, u64, u64) -> Op + Send + Sync + 'static,
     ) -> StepId<T> {
         let (file, offset, length) = (Reference::to(file), offset.into(), length.into());
         self.push(name, Work::OnRange { file, offset, length, make: Box::new(make) })

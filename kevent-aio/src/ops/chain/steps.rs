@@ -58,7 +58,7 @@ pub(super) enum Work {
 }
 
 /// Makes an operation on a file, from an offset, over a length.
-pub(super) type MakeOnRange = Box<dyn Fn(Fd, u64, u64) -> Op + Send>;
+pub(super) type MakeOnRange = Box<dyn Fn(Fd, u64, u64) -> Op + Send + Sync>;
 
 /// Makes an operation from one file to another, from offset to offset, over a length.
 pub(super) type MakeBetween = fn([Fd; 2], [u64; 2], u64) -> Op;
@@ -146,7 +146,7 @@ pub struct Header(pub(super) HeaderKind);
 
 pub(super) enum HeaderKind {
     Known(Payload),
-    FromStat(Reference, Box<dyn Fn(&Stat) -> Payload + Send>),
+    FromStat(Reference, Box<dyn Fn(&Stat) -> Payload + Send + Sync>),
 }
 
 impl Header {
@@ -166,7 +166,7 @@ impl Header {
     #[must_use]
     pub fn from_stat<P: Into<Payload>>(
         stat: StepId<Stat>,
-        write: impl Fn(&Stat) -> P + Send + 'static,
+        write: impl Fn(&Stat) -> P + Send + Sync + 'static,
     ) -> Header {
         Header(HeaderKind::FromStat(Reference::to(stat), Box::new(move |stat| write(stat).into())))
     }
