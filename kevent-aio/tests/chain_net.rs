@@ -8,13 +8,15 @@ mod common;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{self, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZero;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kevent_aio::{
-    Accept, Aio, Chain, Completion, Condition, Connect, Data, Fd, Header, Op, Open, Opened, Recv,
-    RecvFrom, Send, SendTo, Shutdown, Span, StepId, StepResult, Stop, Value, When,
+    Accept, Aio, Buffers, Chain, Completion, Condition, Connect, Data, Fd, Header, Op, Open,
+    Opened, Recv, RecvFrom, RecvMany, Send, SendTo, Shutdown, Span, StepId, StepResult, Stop,
+    Value, When,
 };
 use rustix::net::{AddressFamily, SocketType};
 
@@ -370,16 +372,24 @@ fn chain_that_waits_for_an_answer_keeps_its_place_among_those_who_send() {
 fn nothing_is_received_without_waiting_and_the_end_of_a_stream_stops() {
     for builder in engines() {
         let mut bench = Bench::new(builder);
-        let (near, far) = UnixStream::pair().unwrap();
-        let near = Arc::new(near);
+        let (listener, address) = listener();
+        let far = TcpStream::connect(address).unwrap();
+        let near = Arc::new(listener.accept().unwrap().0);
         let mut chain = Chain::new();
         let none = chain.variable(0);
         let nothing = chain.recv(near.clone(), none);
         let end = chain.recv_all(near.clone(), Value::from(nothing.count()).plus(9));
         chain.stop(end, Stop::Short);
         let not_run = chain.recv(near, 9);
-        bench.submit(chain, 1);
+        let token = bench.submit(chain, 1);
         bench.is_silent();
+        // It can be looked at where the ring does not have it.
+        if let Some(Op::Chain(chain)) = bench.aio().get(token) {
+            assert!(
+                matches!(chain.report().next().unwrap().result, StepResult::Done(0)),
+                "{chain:?}"
+            );
+        }
         (&far).write_all(b"short").unwrap();
         drop(far);
         let (result, chain) = ended(bench.next());
@@ -403,7 +413,15 @@ fn length_beyond_all_memory_is_an_error_of_the_receive() {
 #[test]
 fn what_no_chain_can_do_with_sockets_is_refused() {
     type Build = fn(&mut Chain, Arc<UnixStream>);
-    let cases: [(Build, &str); 7] = [
+    let cases: [(Build, &str); 8] = [
+        (
+            |chain, socket| {
+                let one = NonZero::new(1).unwrap();
+                let page = NonZero::new(4096).unwrap();
+                chain.operation(RecvMany::new(socket, &Buffers::new(one, page).unwrap()));
+            },
+            "step 0 (RecvMany) of the chain has no end",
+        ),
         (
             |chain, socket| {
                 chain.send(socket, "a");

@@ -7,10 +7,12 @@
 use std::net;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::steps::{Content, ContentKind, Header, HeaderKind, Socket, SocketKind, Work};
+use super::steps::{Content, ContentKind, Dirs, Header, HeaderKind, Socket, SocketKind, Work};
 use super::values::{Condition, Operand, Reference, Source, Stop, Test, Value};
 use super::{Chain, StepState};
 use crate::operation::Operation;
+use crate::ops::place::paths;
+use crate::ops::read_dir::check_room;
 use crate::ops::{Op, check_range};
 use crate::sys::socket::is_nonblocking;
 
@@ -328,12 +330,13 @@ impl Walk<'_> {
     fn uses(&self, at: usize, known: &Known) -> Checked {
         match &self.chain.steps[at].work {
             Work::Loop { .. } => Ok(()),
-            Work::Whole { op, dir, .. } => {
-                dir.map_or(Ok(()), |dir| self.file(dir, known))?;
+            Work::Whole { op, dirs, .. } => {
+                self.dirs(op.as_deref(), dirs, known)?;
                 whole(op.as_deref())?;
                 self.in_line(op.as_deref().and_then(|op| op.socket()))
             }
-            Work::Defer { op, .. } => {
+            Work::Defer { op, dirs, .. } => {
+                self.dirs(op.as_deref(), dirs, known)?;
                 cleanup(op.as_deref())?;
                 self.in_line(op.as_deref().and_then(|op| op.socket()))
             }
@@ -347,10 +350,17 @@ impl Walk<'_> {
                 self.own(*file)?;
                 Err("closes a file that is to be kept".into())
             }
-            Work::Close { file } => self.file(*file, known),
+            Work::Close { file } => {
+                self.file(*file, known)?;
+                self.needed_at_the_end(*file)
+            }
             Work::Read { file, offset, length } | Work::OnRange { file, offset, length, .. } => {
                 self.file(*file, known)?;
                 self.range(offset, length, known)
+            }
+            Work::ReadDir { dir, capacity } => {
+                self.file(*dir, known)?;
+                check_room(*capacity).map_err(|error| format!("can't be done: {error}"))
             }
             Work::Write { file, offset, data } => {
                 self.file(*file, known)?;
@@ -388,6 +398,30 @@ impl Walk<'_> {
             | Work::Leave { condition }
             | Work::Fail { condition, .. } => self.condition(condition, known),
         }
+    }
+
+    /// The directories at which the paths of an operation are to start.
+    fn dirs(&self, op: Option<&Op>, dirs: &Dirs, known: &Known) -> Checked {
+        let [Some(first), Some(second)] = *dirs else { return Ok(()) };
+        self.file(first, known)?;
+        self.file(second, known)?;
+        match op.map_or(0, paths) {
+            0 => Err("has no path that could start at a directory".into()),
+            1 if first != second => Err("has one path, and so starts at one directory".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no clean-up starts at that directory.
+    fn needed_at_the_end(&self, dir: Reference) -> Checked {
+        let starts_there = |step: &StepState| match &step.work {
+            Work::Defer { dirs, .. } => dirs.contains(&Some(dir)),
+            _ => false,
+        };
+        if !self.chain.steps.iter().any(starts_there) {
+            return Ok(());
+        }
+        Err("closes the directory at which a clean-up starts: leave that to the end".into())
     }
 
     fn own(&self, reference: Reference) -> Checked {

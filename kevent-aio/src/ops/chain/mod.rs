@@ -14,6 +14,7 @@ use crate::ops::{Entries, Op, Stat};
 
 mod bind;
 mod check;
+mod farewell;
 mod flow;
 mod program;
 mod report;

@@ -5,7 +5,7 @@ use std::net;
 use std::sync::Arc;
 
 use super::steps::{
-    Content, ContentKind, Header, MakeBetween, Socket, SocketKind, Span, StreamId, Work,
+    Content, ContentKind, Dirs, Header, MakeBetween, Socket, SocketKind, Span, StreamId, Work,
 };
 use super::transform::{Stream, Transform};
 use super::values::{
@@ -16,20 +16,20 @@ use super::{Chain, Given, OpenFile, StepReport, StepState};
 use crate::operation::{Fd, Operation};
 use crate::ops::sendfile::Sent;
 use crate::ops::{
-    Accept, Advice, Advise, CopyRange, Fallocate, Fdatasync, Fsync, Op, Open, ReadDir, Reflink,
-    Stat, Statx, Truncate,
+    Accept, Advice, Advise, CopyRange, Fallocate, Fdatasync, Fsync, Op, Open, Reflink, Stat, Statx,
+    Truncate,
 };
 
 /// Files.
 impl Chain {
     /// Opens a file.
     pub fn open(&mut self, open: Open) -> StepId<Opened> {
-        self.opening(open.into(), None)
+        self.opening(open.into(), [None; 2])
     }
 
     /// Opens a file; a relative path starts at the directory that a step has opened.
     pub fn open_at(&mut self, dir: StepId<Opened>, open: Open) -> StepId<Opened> {
-        self.opening(open.into(), Some(Reference::to(dir)))
+        self.opening(open.into(), [Some(Reference::to(dir)); 2])
     }
 
     /// Asks for the file's metadata.
@@ -136,12 +136,10 @@ impl Chain {
         })
     }
 
-    /// Reads entries of a directory, as many as there is room for: see [`ReadDir`]. It counts them, and
+    /// Reads entries of a directory, as many as there is room for: see [`ReadDir`](crate::ReadDir). It counts them, and
     /// goes on where it was when it runs again; 0 is the end.
     pub fn read_dir(&mut self, dir: StepId<Opened>, capacity: usize) -> StepId<Listing> {
-        self.on_range("ReadDir", dir, 0, 0, move |dir, _, _| {
-            ReadDir::new(dir, Vec::with_capacity(capacity)).into()
-        })
+        self.push("ReadDir", Work::ReadDir { dir: Reference::to(dir), capacity })
     }
 
     /// Closes the file. No step behind may use it.
@@ -174,7 +172,27 @@ impl Chain {
     /// [`send`](Chain::send). For [`Sendfile`](crate::Sendfile) there is the [step](Chain::sendfile). A
     /// listener must be a non-blocking one.
     pub fn operation(&mut self, op: impl Into<Op>) -> StepId<Effect> {
-        let op: Op = op.into();
+        self.whole(op.into(), [None; 2])
+    }
+
+    /// Does an operation on names: its relative paths, both of a rename, start at the directory that a step has
+    /// opened.
+    pub fn operation_at(&mut self, dir: StepId<Opened>, op: impl Into<Op>) -> StepId<Effect> {
+        self.whole(op.into(), [Some(Reference::to(dir)); 2])
+    }
+
+    /// Does a [`Rename`](crate::Rename) or a [`Link`](crate::Link) from one directory to another that steps have
+    /// opened.
+    pub fn operation_across(
+        &mut self,
+        from: StepId<Opened>,
+        to: StepId<Opened>,
+        op: impl Into<Op>,
+    ) -> StepId<Effect> {
+        self.whole(op.into(), [Some(Reference::to(from)), Some(Reference::to(to))])
+    }
+
+    fn whole(&mut self, op: Op, dirs: Dirs) -> StepId<Effect> {
         if let Some(socket) = sends_to(&op) {
             self.socket.get_or_insert_with(|| Arc::clone(socket));
         }
@@ -182,21 +200,38 @@ impl Chain {
             op,
             Op::Mkdir(_) | Op::Rename(_) | Op::Unlink(_) | Op::Link(_) | Op::Symlink(_)
         );
-        self.push(op.name(), Work::Whole { op: Some(Box::new(op)), repeats, dir: None })
+        self.push(op.name(), Work::Whole { op: Some(Box::new(op)), repeats, dirs })
     }
 
     /// From here on, `op` is to be done when the chain ends: the removal of a temporary file.
     ///
     /// Clean-ups run once each, the last that was deferred first, also when the chain is cancelled or
     /// past its deadline, which does not stop them. Files that are still open are closed in between,
-    /// each in the place of the step that opened it. An engine that is dropped while the chain runs
-    /// closes the files and does no more.
+    /// each in the place of the step that opened it.
+    ///
+    /// An engine that is dropped while the chain runs ends it as a cancel does, and makes the calls of the
+    /// clean-ups itself, as long as that takes; a call that a thread is stuck in then, that thread goes on with. Only
+    /// a chain of which the kernel does not let go in time is left as it is.
     pub fn defer(&mut self, op: impl Into<Op>, when: When) -> StepId<Effect> {
-        let op: Op = op.into();
+        self.deferred(op.into(), when, [None; 2])
+    }
+
+    /// The same for an operation on names, whose relative paths start at the directory that a step has opened. The
+    /// directory is closed after that, so no step can close it.
+    pub fn defer_at(
+        &mut self,
+        dir: StepId<Opened>,
+        op: impl Into<Op>,
+        when: When,
+    ) -> StepId<Effect> {
+        self.deferred(op.into(), when, [Some(Reference::to(dir)); 2])
+    }
+
+    fn deferred(&mut self, op: Op, when: When, dirs: Dirs) -> StepId<Effect> {
         if let Some(socket) = sends_to(&op) {
             self.socket.get_or_insert_with(|| Arc::clone(socket));
         }
-        self.push("Defer", Work::Defer { op: Some(Box::new(op)), when })
+        self.push("Defer", Work::Defer { op: Some(Box::new(op)), when, dirs })
     }
 }
 
@@ -207,10 +242,10 @@ impl Chain {
     ///
     /// The listener must be a non-blocking one.
     pub fn accept(&mut self, accept: Accept) -> StepId<Opened> {
-        self.opening(accept.into(), None)
+        self.opening(accept.into(), [None; 2])
     }
 
-    /// Receives what has come, up to `length` bytes: see [`Recv`]. 0 is the end of the stream.
+    /// Receives what has come, up to `length` bytes: see [`Recv`](crate::Recv). 0 is the end of the stream.
     ///
     /// Nothing that has left the socket is lost: [`data`](Chain::data) has it, however the chain ends.
     pub fn recv(&mut self, socket: impl Into<Socket>, length: impl Into<Value>) -> StepId<Data> {
@@ -369,8 +404,9 @@ impl Chain {
     /// What the steps read is not expected in the page cache: they do not look there first. See
     /// [`Read::cold`](crate::Read::cold).
     #[must_use]
-    pub fn cold(self) -> Chain {
-        Chain { cold: true, ..self }
+    pub fn cold(mut self) -> Chain {
+        self.cold = true;
+        self
     }
 }
 
@@ -410,9 +446,9 @@ impl Chain {
         self.push(name, Work::Between { files, offsets, length: length.into(), make })
     }
 
-    fn opening(&mut self, op: Op, dir: Option<Reference>) -> StepId<Opened> {
+    fn opening(&mut self, op: Op, dirs: Dirs) -> StepId<Opened> {
         let name = op.name();
-        let id = self.push(name, Work::Whole { op: Some(Box::new(op)), repeats: true, dir });
+        let id = self.push(name, Work::Whole { op: Some(Box::new(op)), repeats: true, dirs });
         self.give(id.index, Given::File(OpenFile { fd: None, keep: false }));
         id
     }

@@ -102,7 +102,8 @@ impl Chain {
                         self.end(live, result);
                     }
                     steps += 1;
-                    if steps >= STEPS_IN_A_ROW || self.run.moved - moved >= window::TURN {
+                    let much = steps >= STEPS_IN_A_ROW || self.run.moved - moved >= window::TURN;
+                    if much && !self.is_through() {
                         return Step::Again;
                     }
                     step = self.begin();

@@ -17,8 +17,7 @@ use crate::ops::{Op, Sendfile, Stat};
 /// A kind of operation joins by a function of [`Chain`](crate::Chain) that adds one of the first four.
 pub(super) enum Work {
     /// An operation that needs nothing from other steps. It is here except while it is done.
-    /// An open may start at the directory that a step has opened.
-    Whole { op: Option<Box<Op>>, repeats: bool, dir: Option<Reference> },
+    Whole { op: Option<Box<Op>>, repeats: bool, dirs: Dirs },
     /// An operation on a file.
     OnFile { file: Reference, make: fn(Fd) -> Op },
     /// An operation on a range of a file.
@@ -27,6 +26,8 @@ pub(super) enum Work {
     Between { files: [Reference; 2], offsets: [Value; 2], length: Value, make: MakeBetween },
     /// Reading up to the length or the end of the file.
     Read { file: Reference, offset: Value, length: Value },
+    /// Reading as many entries of a directory as there is room for.
+    ReadDir { dir: Reference, capacity: usize },
     /// Writing all of what a step has given. Bytes of its own, the step has "given" itself.
     Write { file: Reference, offset: Value, data: Reference },
     /// Receiving up to the length: what has come, or all of it.
@@ -54,8 +55,11 @@ pub(super) enum Work {
     /// The chain fails.
     Fail { condition: Condition, kind: io::ErrorKind },
     /// From here on the operation is a clean-up.
-    Defer { op: Option<Box<Op>>, when: When },
+    Defer { op: Option<Box<Op>>, when: When, dirs: Dirs },
 }
+
+/// The directories, opened by steps, at which the first and the second path of an operation start.
+pub(super) type Dirs = [Option<Reference>; 2];
 
 /// Makes an operation on a file, from an offset, over a length.
 pub(super) type MakeOnRange = Box<dyn Fn(Fd, u64, u64) -> Op + Send + Sync>;
