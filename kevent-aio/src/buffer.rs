@@ -264,6 +264,8 @@ impl PinnedIovecs {
 
 // SAFETY: addresses and lengths that are handed to the kernel and never followed by this program.
 unsafe impl Send for PinnedIovecs {}
+// SAFETY: the same.
+unsafe impl Sync for PinnedIovecs {}
 
 #[cfg(test)]
 mod tests {

@@ -85,6 +85,21 @@ pub struct Abandoned {
 }
 
 /// An operation could not be submitted; here it is back.
+///
+/// `?` makes an [`io::Error`] of it, or a boxed error of any kind.
+///
+/// ```
+/// use std::error::Error;
+/// use kevent_aio::{Aio, Open};
+///
+/// fn submit(aio: &mut Aio) -> Result<(), Box<dyn Error + Send + Sync>> {
+///     aio.submit(Open::new("no\0path"), 1)?;
+///     Ok(())
+/// }
+/// let mut aio = Aio::new()?;
+/// assert!(submit(&mut aio).unwrap_err().to_string().contains("zero byte"));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct SubmitError {
     /// Why.
@@ -104,5 +119,16 @@ impl Error for SubmitError {}
 impl From<SubmitError> for io::Error {
     fn from(refused: SubmitError) -> io::Error {
         refused.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_gives_goes_to_any_thread() {
+        fn goes_anywhere<T: Send + Sync>() {}
+        goes_anywhere::<(SubmitError, Completion, Started, Op)>();
     }
 }

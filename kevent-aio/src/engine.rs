@@ -560,6 +560,7 @@ impl Aio {
         match self.wait_in_line(token, &op, side) {
             Ok(()) => self.put(token, Stage::Armed(op)),
             Err(error) => {
+                self.stop_waiting(token, &op);
                 let step = op.abort(error);
                 match step {
                     Step::Writable => {
@@ -573,19 +574,37 @@ impl Aio {
     }
 
     /// Only the first in a line waits for the socket, and the others wait for him. Who reads joins the
-    /// line here, when there is nothing to read.
+    /// line here, when there is nothing to read; so does a step of a chain.
     fn wait_in_line(&mut self, token: Token, op: &Op, side: Side) -> io::Result<()> {
-        let Some(socket) = op.socket_at(side) else {
+        let Some(socket) = op.waits_at(side) else {
             return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
         };
-        if let Some(flight @ Flight { line: None, .. }) = self.flights.get_mut(token) {
-            flight.line = Some(side);
-            if !self.sockets.join(socket.as_raw_fd(), side, token) {
-                return Ok(());
-            }
+        let Some(flight) = self.flights.get_mut(token) else { return Ok(()) };
+        let own = op.socket_at(side).is_some_and(|own| own.as_raw_fd() == socket.as_raw_fd());
+        let place = if own { &mut flight.line } else { &mut flight.waits };
+        if place.replace(side).is_none() && !self.sockets.join(socket.as_raw_fd(), side, token) {
+            return Ok(());
         }
         self.sockets.arm(socket, side)?;
         self.poll_sockets()
+    }
+
+    /// Takes an operation out of the line in which one of its steps has waited, before it goes on: that step may
+    /// be its last with the socket, and the next one close that.
+    fn stop_waiting(&mut self, token: Token, op: &Op) {
+        let side = self.flights.get_mut(token).and_then(|flight| flight.waits.take());
+        let Some((side, socket)) = side.and_then(|side| Some((side, op.waits_at(side)?))) else {
+            return;
+        };
+        let next = self.sockets.leave(socket, side, token);
+        if next.is_none() {
+            return;
+        }
+        // Told of what is left there, if anything is; sent to look at once, they would all come, one after another.
+        match self.sockets.arm(socket, side) {
+            Ok(()) => self.sockets_ready = true,
+            Err(_) => self.runnable.extend(next),
+        }
     }
 
     /// An operation has its result.
@@ -632,6 +651,7 @@ impl Aio {
         }
         if let Some(op) = flight.take_waiting() {
             flight.end = Some(reason);
+            self.stop_waiting(token, &op);
             self.go_on(token, op, Step::Run);
             return Cancel::Requested;
         }
@@ -666,10 +686,10 @@ impl Aio {
     /// Goes on with what can go on: what the ring has done, what the pool has done, and who has only
     /// waited for his turn. One of each at a time: any of the three may never run out.
     fn go_round(&mut self, slice: &mut Slice) -> io::Result<()> {
-        if std::mem::take(&mut self.sockets_ready) {
-            self.sockets.look(&mut self.runnable)?;
-        }
         while !slice.is_over {
+            if std::mem::take(&mut self.sockets_ready) {
+                self.sockets.look(&mut self.runnable)?;
+            }
             let reaped = self.reap_ring() | self.reap_pool();
             let resumed = self.resume() || self.wake();
             if !reaped && !resumed {
@@ -718,6 +738,7 @@ impl Aio {
             }
             let is_new = matches!(flight.stage, Stage::InLine(_));
             let Some(mut op) = flight.take_waiting() else { continue };
+            self.stop_waiting(token, &op);
             if is_new {
                 op.recall(&self.recent);
             }

@@ -21,6 +21,8 @@ pub(crate) struct Flight {
     pub(crate) order: Order,
     /// The side of its socket in whose line it stands.
     pub(crate) line: Option<Side>,
+    /// The side of a socket for which one of its steps waits, in the line there as long as that takes.
+    pub(crate) waits: Option<Side>,
     pub(crate) deadline: Option<Instant>,
     /// It is to end early, as soon as no backend has it.
     pub(crate) end: Option<Reason>,
@@ -98,6 +100,7 @@ impl Flight {
             group: None,
             order: Order::Free,
             line: None,
+            waits: None,
             deadline,
             end: None,
             ended: None,

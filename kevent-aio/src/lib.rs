@@ -75,9 +75,9 @@ pub use crate::ops::{
     Accept, AcceptMany, Advice, Advise, Chain, CleanupReport, Close, Condition, Connect, Content,
     CopyRange, Data, DirEntry, Effect, End, Entries, Fallocate, Fdatasync, FileKind, Fsync, Group,
     Header, Link, Listing, Mkdir, Op, Open, Opened, Operand, Payload, Read, ReadDir, ReadVectored,
-    Recv, RecvFrom, RecvMany, Reflink, Rename, Send, SendTo, Sendfile, Sent, Shutdown, Span, Stat,
-    Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink, Transform, Truncate, Unlink,
-    Value, Variable, When, Write, WriteVectored,
+    Recv, RecvFrom, RecvMany, Reflink, Rename, Send, SendTo, Sendfile, Sent, Shutdown, Socket,
+    Span, Stat, Statx, StepId, StepReport, StepResult, Stop, StreamId, Symlink, Transform,
+    Truncate, Unlink, Value, Variable, When, Write, WriteVectored,
 };
 #[cfg(feature = "transforms")]
 pub use crate::ops::{Blake3, Crc32c, Gzip};

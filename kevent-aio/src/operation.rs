@@ -119,6 +119,12 @@ pub(crate) trait Operation: Send {
         None
     }
 
+    /// The socket for which the operation waits on this side, if it does. Of a chain it is that of the step
+    /// which it has come to: the chain stands in its line only while it waits.
+    fn waits_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        self.socket_at(side)
+    }
+
     /// The operation's socket on this side.
     fn socket_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
         match side {

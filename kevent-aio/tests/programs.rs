@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kevent_aio::{
-    Advice, Aio, Builder, Chain, Condition, Content, Data, Effect, Fd, Op, Open, Rename, StepId,
-    StepResult, Stop, Transform, Unlink, Value, When, testing,
+    Advice, Aio, Builder, Chain, Condition, Content, Data, Effect, Fd, Link, Mkdir, Op, Open,
+    Rename, StepId, StepResult, Stop, Symlink, Transform, Unlink, Value, When, testing,
 };
 
 use common::{engines, next, queue};
@@ -485,6 +485,106 @@ fn directory_is_opened_once_and_its_files_from_there() {
         assert_eq!(fs::read(folder.path("to")).unwrap(), b"23456");
         assert_eq!(folder.leaks(), 0);
     }
+}
+
+#[test]
+fn names_start_at_directories_that_the_chain_has_opened() {
+    for builder in engines() {
+        let folder = Folder::new(b"content");
+        // What has these names here must not be touched.
+        let mut chain = Chain::new();
+        let root = chain.open(Open::new(folder.dir.path()));
+        chain.operation_at(root, Mkdir::new("sub"));
+        let sub = chain.open_at(root, Open::new("sub"));
+        chain.operation_across(root, sub, Link::new("from", "linked"));
+        chain.operation_at(sub, Symlink::new("linked", "soft"));
+        chain.operation_at(sub, Rename::new("linked", "renamed"));
+        chain.operation_across(sub, root, Rename::new("renamed", "moved"));
+        chain.operation_at(root, Unlink::new("from"));
+        chain.defer_at(sub, Unlink::new("soft"), When::Always);
+        let used = chain.repeat(3, |chain| {
+            chain.operation_at(sub, Mkdir::new("again"));
+            let gone = chain.operation_at(sub, Unlink::new("again").dir());
+            chain.leave_if(Condition::equal(gone.count(), 1));
+        });
+        assert_eq!(used.index(), 9);
+        let (result, mut chain) = run(builder, chain);
+        // The loop has no end, which is the only failure.
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains("loop of step 9"), "{text}");
+        assert_eq!(folder.names(), ["moved", "sub"]);
+        assert_eq!(fs::read(folder.path("moved")).unwrap(), b"content");
+        assert_eq!(fs::read_dir(folder.path("sub")).unwrap().count(), 0);
+        let cleaned: Vec<_> = chain.cleanups().map(|c| (c.step, c.result.is_ok())).collect();
+        assert_eq!(cleaned, [(8, true), (sub.index(), true), (root.index(), true)]);
+        assert_eq!(folder.leaks(), 0, "no operation that came back holds a directory open");
+        assert!(chain.take_file(sub).is_none());
+    }
+}
+
+#[test]
+fn directories_that_are_not_there_or_not_used_are_refused() {
+    type Build = fn(&mut Chain);
+    let cases: [(Build, &str); 4] = [
+        (
+            |chain| {
+                let dir = chain.open(Open::new("."));
+                chain.close(dir);
+                chain.operation_at(dir, Mkdir::new("a"));
+            },
+            "step 2 (Mkdir) of the chain uses the file of step 0 (Open) after",
+        ),
+        (
+            |chain| {
+                let dir = chain.open(Open::new("."));
+                chain.defer_at(dir, Unlink::new("a"), When::Failed);
+                chain.close(dir);
+            },
+            "step 2 (Close) of the chain closes the directory at which a clean-up starts",
+        ),
+        (
+            |chain| {
+                let dir = chain.open(Open::new("."));
+                let other = chain.open(Open::new("."));
+                chain.operation_across(dir, other, Unlink::new("a"));
+            },
+            "step 2 (Unlink) of the chain has one path",
+        ),
+        (
+            |chain| {
+                let dir = chain.open(Open::new("."));
+                let file: Fd = Arc::new(File::open("/dev/null").unwrap());
+                chain.operation_at(dir, kevent_aio::Fsync::new(file));
+            },
+            "step 1 (Fsync) of the chain has no path",
+        ),
+    ];
+    for (build, text) in cases {
+        let (mut queue, aio) = queue(Aio::builder());
+        let mut chain = Chain::new();
+        build(&mut chain);
+        let refused = queue[aio].submit(chain, 1).unwrap_err();
+        assert!(refused.error.to_string().contains(text), "{}", refused.error);
+    }
+}
+
+#[test]
+fn room_for_entries_is_neither_too_small_nor_more_than_there_is() {
+    let folder = Folder::new(b"");
+    let mut chain = Chain::new();
+    let dir = chain.open(Open::new(folder.dir.path()));
+    chain.read_dir(dir, 279);
+    let (mut queue, aio) = queue(Aio::builder());
+    let refused = queue[aio].submit(chain, 1).unwrap_err();
+    assert!(refused.error.to_string().contains("step 1 (ReadDir) of the chain"), "{refused}");
+    for much in [usize::MAX, usize::MAX >> 2] {
+        let mut chain = Chain::new();
+        let dir = chain.open(Open::new(folder.dir.path()));
+        chain.read_dir(dir, much);
+        let (result, _) = run(Aio::builder(), chain);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+    }
+    assert_eq!(folder.leaks(), 0);
 }
 
 #[test]

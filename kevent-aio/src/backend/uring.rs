@@ -559,10 +559,12 @@ impl Uring {
         }
     }
 
-    /// Drops what is done by now. What it has opened is closed with it.
+    /// Drops what is done by now.
     fn drop_done(&mut self) {
         while let Some(reaped) = self.reap() {
-            if let Reaped::Done(Done { mut job, outcome }, _) = reaped {
+            let Reaped::Done(Done { mut job, outcome }, _) = reaped else { continue };
+            if !matches!(outcome, Err(Errno(libc::ECANCELED | libc::EINTR))) {
+                // What the operation has opened is closed with it.
                 let _ = job.op.complete(outcome);
             }
         }

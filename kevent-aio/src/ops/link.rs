@@ -31,8 +31,8 @@ use crate::sys::dir;
 /// ```
 #[derive(Debug)]
 pub struct Link {
-    from: Place,
-    to: Place,
+    pub(super) from: Place,
+    pub(super) to: Place,
     flags: i32,
 }
 
@@ -52,14 +52,14 @@ impl Link {
     /// The old path, if it is relative, starts at this directory.
     #[must_use]
     pub fn from_at(mut self, dir: Fd) -> Link {
-        self.from.start_at(dir);
+        self.from.start_at(Some(dir));
         self
     }
 
     /// The new path, if it is relative, starts at this directory.
     #[must_use]
     pub fn to_at(mut self, dir: Fd) -> Link {
-        self.to.start_at(dir);
+        self.to.start_at(Some(dir));
         self
     }
 

@@ -30,7 +30,7 @@ use crate::sys::dir;
 /// ```
 #[derive(Debug)]
 pub struct Mkdir {
-    place: Place,
+    pub(super) place: Place,
     mode: u32,
 }
 
@@ -43,7 +43,7 @@ impl Mkdir {
     /// A relative path starts at this directory, and not at the working directory.
     #[must_use]
     pub fn at(mut self, dir: Fd) -> Mkdir {
-        self.place.start_at(dir);
+        self.place.start_at(Some(dir));
         self
     }
 

@@ -55,8 +55,8 @@ pub use advise::{Advice, Advise};
 #[cfg(feature = "transforms")]
 pub use chain::{Blake3, Crc32c, Gzip};
 pub use chain::{
-    Chain, CleanupReport, Condition, Content, Data, Effect, Header, Listing, Opened, Operand, Span,
-    StepId, StepReport, StepResult, Stop, StreamId, Transform, Value, Variable, When,
+    Chain, CleanupReport, Condition, Content, Data, Effect, Header, Listing, Opened, Operand,
+    Socket, Span, StepId, StepReport, StepResult, Stop, StreamId, Transform, Value, Variable, When,
 };
 pub use close::Close;
 pub use connect::Connect;
@@ -310,6 +310,10 @@ impl Operation for Op {
 
     fn waits_for(&self) -> Option<Side> {
         self.inner().waits_for()
+    }
+
+    fn waits_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        self.inner().waits_at(side)
     }
 }
 

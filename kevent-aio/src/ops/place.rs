@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::operation::{Errno, Fd};
+use crate::ops::Op;
 use crate::sys::dir::At;
 
 /// What the kernel takes for a path; `None` if there is a zero byte in it, which `check` refuses.
@@ -31,9 +32,9 @@ impl Place {
         Place { dir: None, path: c_path(path) }
     }
 
-    /// A relative path starts at `dir`, and not at the working directory.
-    pub(crate) fn start_at(&mut self, dir: Fd) {
-        self.dir = Some(dir);
+    /// A relative path starts at `dir`; without one, at the working directory.
+    pub(crate) fn start_at(&mut self, dir: Option<Fd>) {
+        self.dir = dir;
     }
 
     /// Whether the kernel can be given it.
@@ -46,6 +47,30 @@ impl Place {
         let path = self.path.as_deref().ok_or(Errno(libc::EINVAL))?;
         Ok(At { dir: self.dir.as_ref().map(|dir| dir.as_fd()), path })
     }
+}
+
+/// How many paths an operation has that can start at a directory.
+pub(crate) fn paths(op: &Op) -> usize {
+    match op {
+        Op::Open(_) | Op::Mkdir(_) | Op::Unlink(_) | Op::Symlink(_) => 1,
+        Op::Rename(_) | Op::Link(_) => 2,
+        _ => 0,
+    }
+}
+
+/// Has the paths of an operation, the first and the second, start at these directories.
+pub(crate) fn start_at(op: &mut Op, [first, second]: [Option<Fd>; 2]) {
+    let (from, to) = match op {
+        Op::Open(open) => return open.start_at(first),
+        Op::Mkdir(op) => return op.place.start_at(first),
+        Op::Unlink(op) => return op.place.start_at(first),
+        Op::Symlink(op) => return op.place.start_at(first),
+        Op::Rename(op) => (&mut op.from, &mut op.to),
+        Op::Link(op) => (&mut op.from, &mut op.to),
+        _ => return,
+    };
+    from.start_at(first);
+    to.start_at(second);
 }
 
 impl fmt::Debug for Place {

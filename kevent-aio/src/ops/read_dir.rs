@@ -101,17 +101,21 @@ impl ReadDir {
     }
 }
 
+/// Refuses a buffer into which not every entry fits.
+pub(crate) fn check_room(capacity: usize) -> io::Result<()> {
+    if capacity >= LONGEST {
+        return Ok(());
+    }
+    let text = format!(
+        "a buffer of {capacity} bytes may be too small for one entry: give one with a capacity of \
+         {LONGEST} at least"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
 impl Operation for ReadDir {
     fn check(&self) -> io::Result<()> {
-        let capacity = self.buffer.want();
-        if capacity >= LONGEST {
-            return Ok(());
-        }
-        let text = format!(
-            "a buffer of {capacity} bytes may be too small for one entry: give one with a capacity of \
-             {LONGEST} at least"
-        );
-        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        check_room(self.buffer.want())
     }
 
     fn advance(&mut self) -> Step {

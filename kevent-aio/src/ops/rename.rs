@@ -35,8 +35,8 @@ use crate::sys::dir;
 /// ```
 #[derive(Debug)]
 pub struct Rename {
-    from: Place,
-    to: Place,
+    pub(super) from: Place,
+    pub(super) to: Place,
     flags: u32,
 }
 
@@ -55,14 +55,14 @@ impl Rename {
     /// The old path, if it is relative, starts at this directory.
     #[must_use]
     pub fn from_at(mut self, dir: Fd) -> Rename {
-        self.from.start_at(dir);
+        self.from.start_at(Some(dir));
         self
     }
 
     /// The new path, if it is relative, starts at this directory.
     #[must_use]
     pub fn to_at(mut self, dir: Fd) -> Rename {
-        self.to.start_at(dir);
+        self.to.start_at(Some(dir));
         self
     }
 

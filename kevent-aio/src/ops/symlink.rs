@@ -32,7 +32,7 @@ use crate::sys::dir;
 pub struct Symlink {
     /// `None` if there is a zero byte in it, which `check` refuses.
     target: Option<CString>,
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl Symlink {
@@ -45,7 +45,7 @@ impl Symlink {
     /// The link's path, if it is relative, starts at this directory, and not at the working directory.
     #[must_use]
     pub fn at(mut self, dir: Fd) -> Symlink {
-        self.place.start_at(dir);
+        self.place.start_at(Some(dir));
         self
     }
 }

@@ -33,7 +33,7 @@ use crate::sys::dir;
 /// ```
 #[derive(Debug)]
 pub struct Unlink {
-    place: Place,
+    pub(super) place: Place,
     flags: i32,
 }
 
@@ -46,7 +46,7 @@ impl Unlink {
     /// A relative path starts at this directory, and not at the working directory.
     #[must_use]
     pub fn at(mut self, dir: Fd) -> Unlink {
-        self.place.start_at(dir);
+        self.place.start_at(Some(dir));
         self
     }
 

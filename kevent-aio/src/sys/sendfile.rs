@@ -73,6 +73,8 @@ pub(crate) struct Scratch {
 
 // SAFETY: the addresses are those of memory that the same value owns.
 unsafe impl Send for Scratch {}
+// SAFETY: the same.
+unsafe impl Sync for Scratch {}
 
 impl Scratch {
     const SIZE: usize = 16 * 1024;

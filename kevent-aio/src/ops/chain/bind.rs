@@ -4,20 +4,22 @@
 //! over.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use io_uring::squeue::Entry;
 
 use super::program::works_on_names;
 use super::report::StepResult;
-use super::steps::{ContentKind, Header, HeaderKind, Work};
+use super::steps::{ContentKind, Header, HeaderKind, Socket, SocketKind, Work};
 use super::transform::{Lent, Transforming};
 use super::values::{Condition, Operand, Reference, Source, Test, Value};
-use super::whole::{ReadWhole, WriteWhole};
+use super::whole::{ReadWhole, WriteWhole, room};
 use super::{Chain, Given};
-use crate::operation::{Fd, Operation, Outcome, Step};
+use crate::operation::{Fd, Operation, Outcome, Side, Step};
 use crate::ops::payload::Payload;
+use crate::ops::place;
 use crate::ops::sendfile::Sendfile;
-use crate::ops::{Close, Op, Stat};
+use crate::ops::{Close, Op, ReadDir, Recv, Shutdown, Stat};
 
 /// The operation of a step.
 pub(super) enum Doing {
@@ -106,6 +108,14 @@ impl Operation for Doing {
     fn abort(&mut self, reason: io::Error) -> Step {
         self.inner_mut().abort(reason)
     }
+
+    fn waits_for(&self) -> Option<Side> {
+        self.inner().waits_for()
+    }
+
+    fn waits_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        self.inner().waits_at(side)
+    }
 }
 
 impl Chain {
@@ -128,13 +138,28 @@ impl Chain {
                 let read = ReadWhole::new(file, offset, length, self.lend(at))?;
                 Doing::Read(if self.cold { read.cold() } else { read })
             }
+            Work::ReadDir { dir, capacity } => {
+                let (dir, capacity) = (self.file(*dir)?, *capacity);
+                let (buffer, _) = room(self.lend(at), capacity as u64)?;
+                Doing::Made(ReadDir::new(dir, buffer).into())
+            }
             Work::Write { file, offset, data } => {
                 let (file, offset, data) = (self.file(*file)?, self.value(offset), data.index);
                 Doing::Write(WriteWhole::new(file, offset, self.lend(data)), data)
             }
+            Work::Recv { socket, length, all } => {
+                let (socket, length, all) = (self.socket(socket)?, self.value(length), *all);
+                let (buffer, length) = room(self.lend(at), length)?;
+                let recv = Recv::new(socket, buffer).up_to(length);
+                // Nothing to receive is nothing to wait for, either.
+                Doing::Made(if all || length == 0 { recv.all() } else { recv }.into())
+            }
+            Work::Shutdown { socket, how } => {
+                Doing::Made(Shutdown::new(self.socket(socket)?, *how).into())
+            }
             Work::Sendfile { socket, file, span, header } => {
                 let (offset, length) = (self.value(&span.offset), self.value(&span.length));
-                let send = Sendfile::new(socket.clone(), self.file(*file)?, offset, length);
+                let send = Sendfile::new(self.socket(socket)?, self.file(*file)?, offset, length);
                 Doing::Made(send.header(self.header(header)?).into())
             }
             Work::Send { socket, content } => {
@@ -142,41 +167,48 @@ impl Chain {
                     ContentKind::Bytes(bytes) => bytes.clone(),
                     ContentKind::Of(step) => self.bytes(step.index).to_vec().into(),
                 };
-                Doing::Made(Sendfile::bytes(socket.clone(), bytes).into())
+                Doing::Made(Sendfile::bytes(self.socket(socket)?, bytes).into())
             }
             Work::Close { file } => self.closing(file.index)?,
             Work::Feed { stream, data } => self.transforming(at, stream.index, Some(data.index))?,
             Work::Finish { stream } => self.transforming(at, stream.index, None)?,
-            Work::Whole { dir: Some(dir), .. } => {
-                let dir = self.file(*dir)?;
-                let mut op = self.whole(at).ok_or_else(missing)?;
-                if let Op::Open(open) = op.as_mut() {
-                    open.start_at(Some(dir));
-                }
-                Doing::Whole(op)
-            }
-            _ => Doing::Whole(self.whole(at).ok_or_else(missing)?),
+            _ => Doing::Whole(self.whole_of(at)?),
         })
     }
 
-    /// The operation that a step owns.
-    pub(super) fn whole(&mut self, at: usize) -> Option<Box<Op>> {
-        match &mut self.steps.get_mut(at)?.work {
-            Work::Whole { op, .. } | Work::Defer { op, .. } => op.take(),
-            _ => None,
+    /// The operation that a step owns, and that starts at the directories which others have opened.
+    pub(super) fn whole_of(&mut self, at: usize) -> io::Result<Box<Op>> {
+        let dirs = self.dirs(at)?;
+        let work = self.steps.get_mut(at).map(|step| &mut step.work);
+        let Some(Work::Whole { op, .. } | Work::Defer { op, .. }) = work else {
+            return Err(missing());
+        };
+        let mut op = op.take().ok_or_else(missing)?;
+        if let Some(dirs) = dirs {
+            place::start_at(&mut op, dirs);
+        }
+        Ok(op)
+    }
+
+    /// Gives it back. It holds no directory open.
+    pub(super) fn own(&mut self, at: usize, mut done: Box<Op>) {
+        let work = self.steps.get_mut(at).map(|step| &mut step.work);
+        if let Some(Work::Whole { op, dirs, .. } | Work::Defer { op, dirs, .. }) = work {
+            if *dirs != [None; 2] {
+                place::start_at(&mut done, [None, None]);
+            }
+            *op = Some(done);
         }
     }
 
-    /// Gives it back.
-    pub(super) fn own(&mut self, at: usize, mut done: Box<Op>) {
-        let work = self.steps.get_mut(at).map(|step| &mut step.work);
-        if let (Some(Work::Whole { dir: Some(_), .. }), Op::Open(open)) = (&work, done.as_mut()) {
-            // Who closes the directory is to be its only owner.
-            open.start_at(None);
-        }
-        if let Some(Work::Whole { op, .. } | Work::Defer { op, .. }) = work {
-            *op = Some(done);
-        }
+    /// The directories at which the paths of a step's operation start, if it was told of some.
+    fn dirs(&self, at: usize) -> io::Result<Option<[Option<Fd>; 2]>> {
+        let [first, second] = match self.steps.get(at).map(|step| &step.work) {
+            Some(Work::Whole { dirs, .. } | Work::Defer { dirs, .. }) => *dirs,
+            _ => [None; 2],
+        };
+        let (Some(first), Some(second)) = (first, second) else { return Ok(None) };
+        Ok(Some([Some(self.file(first)?), Some(self.file(second)?)]))
     }
 
     /// Takes the file from its step. Nobody shares it any more: the operations that did were dropped
@@ -206,6 +238,13 @@ impl Chain {
         match given {
             Some(Given::File(file)) => file.fd.clone().map(|fd| fd as Fd).ok_or_else(missing),
             _ => Err(missing()),
+        }
+    }
+
+    fn socket(&self, socket: &Socket) -> io::Result<Fd> {
+        match &socket.0 {
+            SocketKind::Own(socket) => Ok(socket.clone()),
+            SocketKind::Of(step) => self.file(*step),
         }
     }
 

@@ -4,13 +4,17 @@
 //! on every way that leads there: which steps have given their results, which files are open. Where
 //! ways meet, it goes on with what they have in common.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::net;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::steps::{Content, ContentKind, Header, HeaderKind, Work};
+use super::steps::{Content, ContentKind, Dirs, Header, HeaderKind, Socket, SocketKind, Work};
 use super::values::{Condition, Operand, Reference, Source, Stop, Test, Value};
 use super::{Chain, StepState};
-use crate::operation::{Fd, Operation};
+use crate::operation::Operation;
+use crate::ops::place::paths;
+use crate::ops::read_dir::check_room;
 use crate::ops::{Op, check_range};
+use crate::sys::socket::is_nonblocking;
 
 /// As many steps as a set has bits.
 const MOST_STEPS: usize = 128;
@@ -136,21 +140,40 @@ fn whole(op: Option<&Op>) -> Checked {
         Some(Op::Chain(_)) => Err("is a chain itself: add its steps to this one".into()),
         Some(op) if op.is_endless() => Err("has no end: submit it beside the chain".into()),
         Some(Op::Group(_)) => Err("is a group: submit it beside the chain".into()),
-        Some(op) if op.source().is_some() => {
-            Err("waits for a socket: submit it beside the chain".into())
-        }
-        Some(op) if op.socket().is_some() => {
+        Some(Op::Sendfile(_)) => {
             Err("sends to a socket: use the functions of the chain for that".into())
+        }
+        // A thread that has begun to wait in accept(2) could not be told to end.
+        Some(Op::Accept(accept)) if !is_nonblocking(accept.listener().as_fd()) => {
+            Err("accepts from a blocking listener: make that a non-blocking one".into())
         }
         Some(op) => op.check().map_err(|error| format!("can't be done: {error}")),
     }
+}
+
+/// An operation for the end, when nobody may be waited for.
+fn cleanup(op: Option<&Op>) -> Checked {
+    match op {
+        Some(Op::Shutdown(_)) | None => {}
+        Some(op) if op.source().is_some() || op.socket().is_some() => {
+            return Err("may wait for a socket, which no clean-up does".into());
+        }
+        Some(_) => {}
+    }
+    whole(op)
 }
 
 /// Whether the step has what it is to stop at.
 fn stops(step: &StepState) -> Checked {
     let fits = match (step.stop, &step.work) {
         (Stop::Error, _)
-        | (Stop::Short, Work::Read { .. } | Work::Sendfile { .. } | Work::Between { .. }) => true,
+        | (
+            Stop::Short,
+            Work::Read { .. }
+            | Work::Recv { all: true, .. }
+            | Work::Sendfile { .. }
+            | Work::Between { .. },
+        ) => true,
         (Stop::Short, _)
         | (
             _,
@@ -307,11 +330,16 @@ impl Walk<'_> {
     fn uses(&self, at: usize, known: &Known) -> Checked {
         match &self.chain.steps[at].work {
             Work::Loop { .. } => Ok(()),
-            Work::Whole { op, dir, .. } => {
-                dir.map_or(Ok(()), |dir| self.file(dir, known))?;
-                whole(op.as_deref())
+            Work::Whole { op, dirs, .. } => {
+                self.dirs(op.as_deref(), dirs, known)?;
+                whole(op.as_deref())?;
+                self.in_line(op.as_deref().and_then(|op| op.socket()))
             }
-            Work::Defer { op, .. } => whole(op.as_deref()),
+            Work::Defer { op, dirs, .. } => {
+                self.dirs(op.as_deref(), dirs, known)?;
+                cleanup(op.as_deref())?;
+                self.in_line(op.as_deref().and_then(|op| op.socket()))
+            }
             Work::Between { files: [from, to], offsets, length, .. } => {
                 self.file(*from, known)?;
                 self.file(*to, known)?;
@@ -322,10 +350,17 @@ impl Walk<'_> {
                 self.own(*file)?;
                 Err("closes a file that is to be kept".into())
             }
-            Work::Close { file } => self.file(*file, known),
+            Work::Close { file } => {
+                self.file(*file, known)?;
+                self.needed_at_the_end(*file)
+            }
             Work::Read { file, offset, length } | Work::OnRange { file, offset, length, .. } => {
                 self.file(*file, known)?;
                 self.range(offset, length, known)
+            }
+            Work::ReadDir { dir, capacity } => {
+                self.file(*dir, known)?;
+                check_room(*capacity).map_err(|error| format!("can't be done: {error}"))
             }
             Work::Write { file, offset, data } => {
                 self.file(*file, known)?;
@@ -333,15 +368,21 @@ impl Walk<'_> {
                 self.range(offset, &own.into(), known)?;
                 if data.index == at { Ok(()) } else { self.given(*data, known) }
             }
+            Work::Recv { socket, length, .. } => {
+                self.reads(socket, known)?;
+                self.value(length, known)
+            }
+            Work::Shutdown { socket, how: net::Shutdown::Read } => self.reads(socket, known),
+            Work::Shutdown { socket, .. } => self.writes(socket, known),
             Work::Sendfile { socket, file, span, header } => {
-                self.socket(socket)?;
+                self.writes(socket, known)?;
                 self.file(*file, known)?;
                 self.header(header, known)?;
                 self.value(&span.offset, known)?;
                 self.value(&span.length, known)
             }
             Work::Send { socket, content } => {
-                self.socket(socket)?;
+                self.writes(socket, known)?;
                 self.content(content, known)
             }
             Work::Feed { stream, data } => {
@@ -357,6 +398,30 @@ impl Walk<'_> {
             | Work::Leave { condition }
             | Work::Fail { condition, .. } => self.condition(condition, known),
         }
+    }
+
+    /// The directories at which the paths of an operation are to start.
+    fn dirs(&self, op: Option<&Op>, dirs: &Dirs, known: &Known) -> Checked {
+        let [Some(first), Some(second)] = *dirs else { return Ok(()) };
+        self.file(first, known)?;
+        self.file(second, known)?;
+        match op.map_or(0, paths) {
+            0 => Err("has no path that could start at a directory".into()),
+            1 if first != second => Err("has one path, and so starts at one directory".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no clean-up starts at that directory.
+    fn needed_at_the_end(&self, dir: Reference) -> Checked {
+        let starts_there = |step: &StepState| match &step.work {
+            Work::Defer { dirs, .. } => dirs.contains(&Some(dir)),
+            _ => false,
+        };
+        if !self.chain.steps.iter().any(starts_there) {
+            return Ok(());
+        }
+        Err("closes the directory at which a clean-up starts: leave that to the end".into())
     }
 
     fn own(&self, reference: Reference) -> Checked {
@@ -433,9 +498,25 @@ impl Walk<'_> {
         }
     }
 
-    fn socket(&self, socket: &Fd) -> Checked {
+    fn reads(&self, socket: &Socket, known: &Known) -> Checked {
+        match socket.0 {
+            SocketKind::Own(_) => Ok(()),
+            SocketKind::Of(step) => self.file(step, known),
+        }
+    }
+
+    fn writes(&self, socket: &Socket, known: &Known) -> Checked {
+        match &socket.0 {
+            SocketKind::Own(socket) => self.in_line(Some(socket.as_fd())),
+            SocketKind::Of(step) => self.file(*step, known),
+        }
+    }
+
+    /// Whether the chain has its place in the line of that socket, if there is one.
+    fn in_line(&self, socket: Option<BorrowedFd<'_>>) -> Checked {
+        let Some(socket) = socket else { return Ok(()) };
         let first = self.chain.socket.as_ref().map(|first| first.as_fd().as_raw_fd());
-        if first == Some(socket.as_fd().as_raw_fd()) {
+        if first == Some(socket.as_raw_fd()) {
             return Ok(());
         }
         Err("sends to another socket than the steps before: make it another chain".into())

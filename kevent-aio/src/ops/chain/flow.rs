@@ -32,6 +32,15 @@ impl Chain {
         Some(self.run.next - 1)
     }
 
+    /// Whether the last step is done, so that nobody can end the chain any more.
+    pub(super) fn is_through(&self) -> bool {
+        let behind = self.run.blocks.iter().rev().try_fold(self.run.next, |next, block| {
+            let Then::Skip(to) = block.then else { return None };
+            (next >= block.end).then_some(to)
+        });
+        behind.is_some_and(|next| next >= self.steps.len())
+    }
+
     fn next_round(&mut self, at: usize) {
         let step = &mut self.steps[at];
         let (Work::Loop { most, .. }, StepResult::Done(rounds)) =
@@ -86,6 +95,7 @@ impl Chain {
                 false => 0,
             },
             Work::Defer { .. } => {
+                self.run.process = std::process::id();
                 self.run.pending.push(at);
                 0
             }
@@ -111,7 +121,7 @@ impl Chain {
             let doing = match &self.steps[step].work {
                 Work::Defer { when, .. } => {
                     let wanted = *when == When::Always || self.run.failure.is_some();
-                    if wanted { self.whole(step).map(Doing::Whole) } else { None }
+                    if wanted { self.whole_of(step).map(Doing::Whole).ok() } else { None }
                 }
                 _ if self.keeps(step) => None,
                 _ => self.closing(step).ok(),

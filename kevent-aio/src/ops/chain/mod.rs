@@ -7,12 +7,14 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::operation::Fd;
 use crate::ops::sendfile::Sent;
 use crate::ops::{Entries, Op, Stat};
 
 mod bind;
 mod check;
+mod farewell;
 mod flow;
 mod program;
 mod renew;
@@ -27,7 +29,7 @@ mod values;
 mod whole;
 
 pub use report::{CleanupReport, StepReport, StepResult};
-pub use steps::{Content, Header, Span, StreamId};
+pub use steps::{Content, Header, Socket, Span, StreamId};
 pub use transform::Transform;
 #[cfg(feature = "transforms")]
 pub use transforms::{Blake3, Crc32c, Gzip};
@@ -267,6 +269,19 @@ impl Chain {
     pub fn number(&self, variable: Variable) -> Option<u64> {
         let own = Some(variable.0).filter(|variable| variable.chain == self.number)?;
         self.variables.get(own.index).copied()
+    }
+
+    /// Who has connected, to the step that [accepts](Chain::accept) when it ran last: see [`Accept`](crate::Accept::peer).
+    #[must_use]
+    pub fn peer(&self, step: StepId<Opened>) -> Option<Address> {
+        let own = self.steps.get(step.index).filter(|_| step.chain == self.number)?;
+        match &own.work {
+            Work::Whole { op: Some(op), .. } => match op.as_ref() {
+                Op::Accept(accept) => accept.peer(),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The file that was to be [kept](Chain::keep), once, if it was opened.

@@ -1,32 +1,35 @@
 //! Writing a chain, step by step.
 
 use std::io;
+use std::net;
 use std::sync::Arc;
 
-use super::steps::{Content, ContentKind, Header, MakeBetween, Span, StreamId, Work};
+use super::steps::{
+    Content, ContentKind, Dirs, Header, MakeBetween, Socket, SocketKind, Span, StreamId, Work,
+};
 use super::transform::{Stream, Transform};
 use super::values::{
     Condition, Data, Effect, Listing, Opened, Operand, Reference, StepId, Stop, Value, Variable,
     When,
 };
 use super::{Chain, Given, OpenFile, StepReport, StepState};
-use crate::operation::Fd;
+use crate::operation::{Fd, Operation};
 use crate::ops::sendfile::Sent;
 use crate::ops::{
-    Advice, Advise, CopyRange, Fallocate, Fdatasync, Fsync, Op, Open, ReadDir, Reflink, Stat,
-    Statx, Truncate,
+    Accept, Advice, Advise, CopyRange, Fallocate, Fdatasync, Fsync, Op, Open, Reflink, Stat, Statx,
+    Truncate,
 };
 
 /// Files.
 impl Chain {
     /// Opens a file.
     pub fn open(&mut self, open: Open) -> StepId<Opened> {
-        self.opening(open, None)
+        self.opening(open.into(), [None; 2])
     }
 
     /// Opens a file; a relative path starts at the directory that a step has opened.
     pub fn open_at(&mut self, dir: StepId<Opened>, open: Open) -> StepId<Opened> {
-        self.opening(open, Some(Reference::to(dir)))
+        self.opening(open.into(), [Some(Reference::to(dir)); 2])
     }
 
     /// Asks for the file's metadata.
@@ -133,12 +136,10 @@ impl Chain {
         })
     }
 
-    /// Reads entries of a directory, as many as there is room for: see [`ReadDir`]. It counts them, and
+    /// Reads entries of a directory, as many as there is room for: see [`ReadDir`](crate::ReadDir). It counts them, and
     /// goes on where it was when it runs again; 0 is the end.
     pub fn read_dir(&mut self, dir: StepId<Opened>, capacity: usize) -> StepId<Listing> {
-        self.on_range("ReadDir", dir, 0, 0, move |dir, _, _| {
-            ReadDir::new(dir, Vec::with_capacity(capacity)).into()
-        })
+        self.push("ReadDir", Work::ReadDir { dir: Reference::to(dir), capacity })
     }
 
     /// Closes the file. No step behind may use it.
@@ -167,48 +168,140 @@ impl Chain {
     ///
     /// Those that work on names may stand in a loop, the others run once.
     ///
-    /// What goes to a socket in the order of submission has its own functions: [`send`](Chain::send),
-    /// [`sendfile`](Chain::sendfile).
+    /// What sends does that in the place of the chain, which is that of its submission: to the same socket as
+    /// [`send`](Chain::send). For [`Sendfile`](crate::Sendfile) there is the [step](Chain::sendfile). A
+    /// listener must be a non-blocking one.
     pub fn operation(&mut self, op: impl Into<Op>) -> StepId<Effect> {
-        let op: Op = op.into();
+        self.whole(op.into(), [None; 2])
+    }
+
+    /// Does an operation on names: its relative paths, both of a rename, start at the directory that a step has
+    /// opened.
+    pub fn operation_at(&mut self, dir: StepId<Opened>, op: impl Into<Op>) -> StepId<Effect> {
+        self.whole(op.into(), [Some(Reference::to(dir)); 2])
+    }
+
+    /// Does a [`Rename`](crate::Rename) or a [`Link`](crate::Link) from one directory to another that steps have
+    /// opened.
+    pub fn operation_across(
+        &mut self,
+        from: StepId<Opened>,
+        to: StepId<Opened>,
+        op: impl Into<Op>,
+    ) -> StepId<Effect> {
+        self.whole(op.into(), [Some(Reference::to(from)), Some(Reference::to(to))])
+    }
+
+    fn whole(&mut self, op: Op, dirs: Dirs) -> StepId<Effect> {
+        if let Some(socket) = sends_to(&op) {
+            self.socket.get_or_insert_with(|| Arc::clone(socket));
+        }
         let repeats = works_on_names(&op);
-        self.push(op.name(), Work::Whole { op: Some(Box::new(op)), repeats, dir: None })
+        self.push(op.name(), Work::Whole { op: Some(Box::new(op)), repeats, dirs })
     }
 
     /// From here on, `op` is to be done when the chain ends: the removal of a temporary file.
     ///
     /// Clean-ups run once each, the last that was deferred first, also when the chain is cancelled or
     /// past its deadline, which does not stop them. Files that are still open are closed in between,
-    /// each in the place of the step that opened it. An engine that is dropped while the chain runs
-    /// closes the files and does no more.
+    /// each in the place of the step that opened it.
+    ///
+    /// An engine that is dropped while the chain runs ends it as a cancel does, and makes the calls of the
+    /// clean-ups itself, as long as that takes; a call that a thread is stuck in then, that thread goes on with. Only
+    /// a chain of which the kernel does not let go in time is left as it is.
     pub fn defer(&mut self, op: impl Into<Op>, when: When) -> StepId<Effect> {
-        self.push("Defer", Work::Defer { op: Some(Box::new(op.into())), when })
+        self.deferred(op.into(), when, [None; 2])
+    }
+
+    /// The same for an operation on names, whose relative paths start at the directory that a step has opened. The
+    /// directory is closed after that, so no step can close it.
+    pub fn defer_at(
+        &mut self,
+        dir: StepId<Opened>,
+        op: impl Into<Op>,
+        when: When,
+    ) -> StepId<Effect> {
+        self.deferred(op.into(), when, [Some(Reference::to(dir)); 2])
+    }
+
+    fn deferred(&mut self, op: Op, when: When, dirs: Dirs) -> StepId<Effect> {
+        if let Some(socket) = sends_to(&op) {
+            self.socket.get_or_insert_with(|| Arc::clone(socket));
+        }
+        self.push("Defer", Work::Defer { op: Some(Box::new(op)), when, dirs })
     }
 }
 
-/// Sockets.
+/// Sockets. A step that waits for one holds no thread meanwhile, on any backend.
 impl Chain {
+    /// Accepts a connection. Its socket is closed as a file that the chain opens, unless it is
+    /// [kept](Chain::keep): also one that was accepted just when the chain was cancelled.
+    ///
+    /// The listener must be a non-blocking one.
+    pub fn accept(&mut self, accept: Accept) -> StepId<Opened> {
+        self.opening(accept.into(), [None; 2])
+    }
+
+    /// Receives what has come, up to `length` bytes: see [`Recv`](crate::Recv). 0 is the end of the stream.
+    ///
+    /// Nothing that has left the socket is lost: [`data`](Chain::data) has it, however the chain ends.
+    pub fn recv(&mut self, socket: impl Into<Socket>, length: impl Into<Value>) -> StepId<Data> {
+        let (socket, length) = (socket.into(), length.into());
+        self.push("Recv", Work::Recv { socket, length, all: false })
+    }
+
+    /// Receives `length` bytes, or as many as there are up to the end of the stream.
+    pub fn recv_all(
+        &mut self,
+        socket: impl Into<Socket>,
+        length: impl Into<Value>,
+    ) -> StepId<Data> {
+        let (socket, length) = (socket.into(), length.into());
+        self.push("Recv", Work::Recv { socket, length, all: true })
+    }
+
+    /// Ends a side of a connection, as [`Shutdown`](crate::Shutdown).
+    pub fn shutdown(&mut self, socket: impl Into<Socket>, how: net::Shutdown) -> StepId<Effect> {
+        let socket = socket.into();
+        if how != net::Shutdown::Read {
+            self.goes_to(&socket);
+        }
+        self.push("Shutdown", Work::Shutdown { socket, how })
+    }
+
     /// Sends a header and a part of the file, as [`Sendfile`](crate::Sendfile). A file that is shorter
     /// than the part fails the step, with `UnexpectedEof`: what a later step would send is not what the
     /// receiver expects at that place.
     ///
-    /// All that one chain sends goes to the same socket.
+    /// All that one chain sends goes to the same socket, and to those that it has accepted.
     pub fn sendfile(
         &mut self,
-        socket: Fd,
+        socket: impl Into<Socket>,
         file: StepId<Opened>,
         span: Span,
         header: Header,
     ) -> StepId<Sent> {
-        self.socket.get_or_insert_with(|| Arc::clone(&socket));
-        let file = Reference::to(file);
+        let (socket, file) = (socket.into(), Reference::to(file));
+        self.goes_to(&socket);
         self.push("Sendfile", Work::Sendfile { socket, file, span, header })
     }
 
     /// Sends bytes, or what an earlier step has given: what belongs between or behind files.
-    pub fn send(&mut self, socket: Fd, content: impl Into<Content>) -> StepId<Sent> {
-        self.socket.get_or_insert_with(|| Arc::clone(&socket));
+    pub fn send(&mut self, socket: impl Into<Socket>, content: impl Into<Content>) -> StepId<Sent> {
+        let socket = socket.into();
+        self.goes_to(&socket);
         self.push("Send", Work::Send { socket, content: content.into() })
+    }
+}
+
+/// The socket of the program to which that sends, if it does.
+fn sends_to(op: &Op) -> Option<&Fd> {
+    match op {
+        Op::Connect(op) => Some(op.socket()),
+        Op::Send(op) => Some(op.socket()),
+        Op::SendTo(op) => Some(op.socket()),
+        Op::Shutdown(op) => Operation::socket(op).map(|_| op.socket()),
+        _ => None,
     }
 }
 
@@ -310,8 +403,9 @@ impl Chain {
     /// What the steps read is not expected in the page cache: they do not look there first. See
     /// [`Read::cold`](crate::Read::cold).
     #[must_use]
-    pub fn cold(self) -> Chain {
-        Chain { cold: true, ..self }
+    pub fn cold(mut self) -> Chain {
+        self.cold = true;
+        self
     }
 }
 
@@ -337,7 +431,7 @@ impl Chain {
         file: StepId<Opened>,
         offset: impl Into<Value>,
         length: impl Into<Value>,
-        make: impl Fn(Fd, u64, u64) -> Op + Send + 'static,
+        make: impl Fn(Fd, u64, u64) -> Op + Send + Sync + 'static,
     ) -> StepId<T> {
         let (file, offset, length) = (Reference::to(file), offset.into(), length.into());
         self.push(name, Work::OnRange { file, offset, length, make: Box::new(make) })
@@ -356,11 +450,18 @@ impl Chain {
         self.push(name, Work::Between { files, offsets, length: length.into(), make })
     }
 
-    fn opening(&mut self, open: Open, dir: Option<Reference>) -> StepId<Opened> {
-        let op = Some(Box::new(open.into()));
-        let id = self.push("Open", Work::Whole { op, repeats: true, dir });
+    fn opening(&mut self, op: Op, dirs: Dirs) -> StepId<Opened> {
+        let name = op.name();
+        let id = self.push(name, Work::Whole { op: Some(Box::new(op)), repeats: true, dirs });
         self.give(id.index, Given::File(OpenFile { fd: None, keep: false }));
         id
+    }
+
+    /// The chain has its place in the line of that socket, if it is one that others may send to.
+    fn goes_to(&mut self, socket: &Socket) {
+        if let SocketKind::Own(socket) = &socket.0 {
+            self.socket.get_or_insert_with(|| Arc::clone(socket));
+        }
     }
 
     fn push<T>(&mut self, name: &'static str, work: Work) -> StepId<T> {

@@ -15,7 +15,7 @@ use super::steps::Work;
 use super::transform::{Lent, Transforming};
 use super::values::Stop;
 use super::{Chain, Given};
-use crate::operation::{Operation, Outcome, Step};
+use crate::operation::{Operation, Outcome, Side, Step};
 use crate::ops::sendfile::{End, Sendfile};
 use crate::ops::{Close, Op, window};
 
@@ -101,6 +101,14 @@ impl Operation for Chain {
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(|socket| socket.as_fd())
     }
+
+    fn waits_for(&self) -> Option<Side> {
+        self.run.live.as_ref()?.doing.waits_for()
+    }
+
+    fn waits_at(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        self.run.live.as_ref()?.doing.waits_at(side)
+    }
 }
 
 impl Chain {
@@ -120,7 +128,8 @@ impl Chain {
                         self.end(live, result);
                     }
                     steps += 1;
-                    if steps >= STEPS_IN_A_ROW || self.run.moved - moved >= window::TURN {
+                    let much = steps >= STEPS_IN_A_ROW || self.run.moved - moved >= window::TURN;
+                    if much && !self.is_through() {
                         return Step::Again;
                     }
                     step = self.begin();
@@ -207,6 +216,11 @@ impl Chain {
             }
             Doing::Made(Op::CopyRange(copy)) => self.add_moved(at, copy.copied()),
             Doing::Made(Op::ReadDir(read)) => self.give(at, Given::Data(read.into_buffer())),
+            Doing::Made(Op::Recv(recv)) => {
+                let data = recv.into_buffer();
+                self.add_moved(at, data.len() as u64);
+                self.give(at, Given::Data(data));
+            }
             Doing::Made(_) => {}
             Doing::Read(read) => {
                 let data = read.into_data();
@@ -237,8 +251,13 @@ impl Chain {
 
     /// An operation that a step owns is over.
     fn take_back(&mut self, at: usize, mut op: Box<Op>) {
-        if let Op::Open(open) = op.as_mut() {
-            if let (Some(file), Some(fd)) = (self.open_file(at), open.take()) {
+        if let Some(file) = self.open_file(at) {
+            let opened = match op.as_mut() {
+                Op::Open(open) => open.take(),
+                Op::Accept(accept) => accept.take(),
+                _ => None,
+            };
+            if let Some(fd) = opened {
                 file.fd = Some(Arc::new(fd));
                 self.run.pending.push(at);
             }
@@ -287,9 +306,12 @@ impl Chain {
         let step = &self.steps[at];
         match (step.stop, &step.work) {
             (Stop::Zero, _) => count == 0,
-            (Stop::Short, Work::Read { length, .. } | Work::Between { length, .. }) => {
-                count < self.value(length)
-            }
+            (
+                Stop::Short,
+                Work::Read { length, .. }
+                | Work::Recv { length, .. }
+                | Work::Between { length, .. },
+            ) => count < self.value(length),
             (Stop::Short, Work::Sendfile { span, .. }) => {
                 let Given::Sent(sent) = &step.given else { return false };
                 sent.body < self.value(&span.length)

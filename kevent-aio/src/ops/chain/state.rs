@@ -28,6 +28,8 @@ pub(super) struct Run {
     pub(super) ending: bool,
     /// What is to be cleaned up: of which step, the last first.
     pub(super) pending: Vec<usize>,
+    /// The process that is to do what was deferred.
+    pub(super) process: u32,
     pub(super) cleaned: Vec<CleanupReport>,
     pub(super) moved: u64,
     pub(super) failure: Option<io::Error>,

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::net;
 use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use super::values::{Condition, Data, Reference, StepId, Value, When};
+use super::values::{Condition, Data, Opened, Reference, StepId, Value, When};
 use crate::operation::Fd;
 use crate::ops::payload::Payload;
 use crate::ops::{Op, Sendfile, Stat};
@@ -14,8 +17,7 @@ use crate::ops::{Op, Sendfile, Stat};
 /// A kind of operation joins by a function of [`Chain`](crate::Chain) that adds one of the first four.
 pub(super) enum Work {
     /// An operation that needs nothing from other steps. It is here except while it is done.
-    /// An open may start at the directory that a step has opened.
-    Whole { op: Option<Box<Op>>, repeats: bool, dir: Option<Reference> },
+    Whole { op: Option<Box<Op>>, repeats: bool, dirs: Dirs },
     /// An operation on a file.
     OnFile { file: Reference, make: fn(Fd) -> Op },
     /// An operation on a range of a file.
@@ -24,12 +26,18 @@ pub(super) enum Work {
     Between { files: [Reference; 2], offsets: [Value; 2], length: Value, make: MakeBetween },
     /// Reading up to the length or the end of the file.
     Read { file: Reference, offset: Value, length: Value },
+    /// Reading as many entries of a directory as there is room for.
+    ReadDir { dir: Reference, capacity: usize },
     /// Writing all of what a step has given. Bytes of its own, the step has "given" itself.
     Write { file: Reference, offset: Value, data: Reference },
+    /// Receiving up to the length: what has come, or all of it.
+    Recv { socket: Socket, length: Value, all: bool },
+    /// Ending a side of a connection.
+    Shutdown { socket: Socket, how: net::Shutdown },
     /// Sending a header and a part of a file.
-    Sendfile { socket: Fd, file: Reference, span: Span, header: Header },
+    Sendfile { socket: Socket, file: Reference, span: Span, header: Header },
     /// Sending bytes.
-    Send { socket: Fd, content: Content },
+    Send { socket: Socket, content: Content },
     /// Closing a file.
     Close { file: Reference },
     /// Bytes through a transform.
@@ -47,11 +55,14 @@ pub(super) enum Work {
     /// The chain fails.
     Fail { condition: Condition, kind: io::ErrorKind },
     /// From here on the operation is a clean-up.
-    Defer { op: Option<Box<Op>>, when: When },
+    Defer { op: Option<Box<Op>>, when: When, dirs: Dirs },
 }
 
+/// The directories, opened by steps, at which the first and the second path of an operation start.
+pub(super) type Dirs = [Option<Reference>; 2];
+
 /// Makes an operation on a file, from an offset, over a length.
-pub(super) type MakeOnRange = Box<dyn Fn(Fd, u64, u64) -> Op + Send>;
+pub(super) type MakeOnRange = Box<dyn Fn(Fd, u64, u64) -> Op + Send + Sync>;
 
 /// Makes an operation from one file to another, from offset to offset, over a length.
 pub(super) type MakeBetween = fn([Fd; 2], [u64; 2], u64) -> Op;
@@ -59,6 +70,46 @@ pub(super) type MakeBetween = fn([Fd; 2], [u64; 2], u64) -> Op;
 /// A transform that a chain works with: see [`Chain::transform`](crate::Chain::transform).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamId(pub(super) Reference);
+
+/// The socket of a step: one that the program has, or the connection that a step has accepted.
+///
+/// Made with `into()`: of an [`Fd`], of an `Arc` of any socket, or of the step that
+/// [accepts](crate::Chain::accept).
+#[derive(Clone)]
+pub struct Socket(pub(super) SocketKind);
+
+#[derive(Clone)]
+pub(super) enum SocketKind {
+    Own(Fd),
+    Of(Reference),
+}
+
+impl From<Fd> for Socket {
+    fn from(socket: Fd) -> Socket {
+        Socket(SocketKind::Own(socket))
+    }
+}
+
+impl<S: AsFd + Send + Sync + 'static> From<Arc<S>> for Socket {
+    fn from(socket: Arc<S>) -> Socket {
+        Socket(SocketKind::Own(socket))
+    }
+}
+
+impl From<StepId<Opened>> for Socket {
+    fn from(step: StepId<Opened>) -> Socket {
+        Socket(SocketKind::Of(Reference::to(step)))
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            SocketKind::Own(socket) => write!(f, "Socket({:?})", socket.as_fd()),
+            SocketKind::Of(step) => write!(f, "Socket(of step {})", step.index),
+        }
+    }
+}
 
 /// Which part of a file a chain sends.
 #[derive(Clone, Debug)]
@@ -99,7 +150,7 @@ pub struct Header(pub(super) HeaderKind);
 
 pub(super) enum HeaderKind {
     Known(Payload),
-    FromStat(Reference, Box<dyn Fn(&Stat) -> Payload + Send>),
+    FromStat(Reference, Box<dyn Fn(&Stat) -> Payload + Send + Sync>),
 }
 
 impl Header {
@@ -119,7 +170,7 @@ impl Header {
     #[must_use]
     pub fn from_stat<P: Into<Payload>>(
         stat: StepId<Stat>,
-        write: impl Fn(&Stat) -> P + Send + 'static,
+        write: impl Fn(&Stat) -> P + Send + Sync + 'static,
     ) -> Header {
         Header(HeaderKind::FromStat(Reference::to(stat), Box::new(move |stat| write(stat).into())))
     }

@@ -235,3 +235,93 @@ fn a_write_that_moves_nothing_fails_the_step() {
     let StepResult::Failed(error) = &failed.result else { panic!("{failed:?}") };
     assert_eq!((at, error.kind()), (1, io::ErrorKind::WriteZero));
 }
+
+#[test]
+fn told_to_end_behind_its_last_step_it_has_succeeded() {
+    let mut chain = Chain::new();
+    let count = chain.variable(0);
+    let round = |chain: &mut Chain| {
+        chain.add(count, 1);
+    };
+    chain.branch(Condition::equal(0, 0), |chain| (0..63).for_each(|_| round(chain)), round);
+    let step = match chain.advance() {
+        Step::Again => chain.abort(io::ErrorKind::TimedOut.into()),
+        step => step,
+    };
+    assert!(matches!(step, Step::Done(Ok(0))), "{step:?}");
+    assert_eq!(chain.number(count), Some(63));
+}
+
+#[test]
+fn told_to_end_before_another_round_it_has_not_succeeded() {
+    let mut chain = Chain::new();
+    let count = chain.variable(0);
+    chain.repeat(9, |chain| {
+        (0..63).for_each(|_| {
+            chain.add(count, 1);
+        });
+        chain.leave_if(Condition::equal(count, 126));
+    });
+    assert!(matches!(chain.advance(), Step::Again));
+    assert!(matches!(chain.abort(io::ErrorKind::TimedOut.into()), Step::Done(Err(_))));
+}
+
+#[test]
+fn what_was_deferred_is_left_to_the_process_that_runs_the_chain() {
+    for (ours, left) in [(true, false), (false, true)] {
+        let bench = Bench::new();
+        let path = bench.dir.path().join("from");
+        let mut chain = Chain::new();
+        chain.defer(crate::ops::Unlink::new(&path), When::Failed);
+        let file = chain.open(Open::new(&path));
+        chain.fsync(file);
+        assert!(matches!(chain.advance(), Step::Run));
+        // As a forked child has it.
+        chain.run.process = if ours { std::process::id() } else { 0 };
+        drop(chain);
+        assert_eq!(path.exists(), left);
+    }
+}
+
+#[test]
+fn clean_up_that_was_begun_is_done_by_the_drop_and_one_that_is_done_is_not() {
+    for done in [false, true] {
+        let bench = Bench::new();
+        let path = bench.dir.path().join("from");
+        let mut chain = Chain::new();
+        chain.defer(crate::ops::Unlink::new(&path), When::Always);
+        assert!(matches!(chain.advance(), Step::Run), "the clean-up");
+        if done {
+            let outcome = Operation::run(&mut chain);
+            assert!(matches!(chain.complete(outcome), Step::Done(Ok(0))));
+            fs::write(&path, "somebody else's").unwrap();
+        }
+        drop(chain);
+        assert_eq!(path.exists(), done);
+    }
+}
+
+#[test]
+fn transform_that_has_panicked_says_nothing_more() {
+    struct Fragile;
+    impl Transform for Fragile {
+        fn feed(&mut self, _: &[u8], _: &mut Vec<u8>) -> io::Result<()> {
+            panic!("a test's own panic")
+        }
+        fn finish(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
+            output.push(0);
+            Ok(())
+        }
+    }
+    let bench = Bench::new();
+    let mut chain = Chain::new();
+    let stream = chain.transform(Fragile);
+    let file = chain.open(Open::new(bench.dir.path().join("from")));
+    let data = chain.read(file, 0, 9);
+    let fed = chain.feed(stream, data);
+    chain.stop(fed, Stop::Never);
+    let digest = chain.finish(stream);
+    let (result, _) = drive(&mut chain, Fate::Done);
+    assert!(result.unwrap_err().to_string().contains("has panicked"));
+    assert_eq!(chain.failed().map(|(at, _)| at), Some(digest.index()));
+}

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use io_uring::squeue::Entry;
 
@@ -17,7 +18,7 @@ const SMALL: usize = 4096;
 /// its end.
 ///
 /// Behind the feature `transforms` are [`Crc32c`](crate::Crc32c), [`Blake3`](crate::Blake3) and
-/// [`Gzip`](crate::Gzip). A transform that panics fails its step.
+/// [`Gzip`](crate::Gzip). A transform that panics fails its step, and all that come to it later.
 ///
 /// ```
 /// use std::io;
@@ -59,13 +60,16 @@ pub trait Transform: Send {
 
 /// A transform, and how much it was given since it began.
 pub(super) struct Stream {
-    transform: Box<dyn Transform>,
+    /// Never locked: so one that only one thread may look at can be in what several may.
+    transform: Mutex<Box<dyn Transform>>,
     fed: usize,
+    /// It has panicked, and what it would say from then on is nothing to go by.
+    broken: bool,
 }
 
 impl Stream {
     pub(super) fn new(transform: Box<dyn Transform>) -> Stream {
-        Stream { transform, fed: 0 }
+        Stream { transform: Mutex::new(transform), fed: 0, broken: false }
     }
 
     /// Whether what it is fed next is the first of a stream.
@@ -97,7 +101,11 @@ impl Transforming {
     }
 
     fn work(&mut self) -> io::Result<()> {
-        let Stream { transform, fed } = &mut self.stream;
+        let Stream { transform, fed, broken } = &mut self.stream;
+        if *broken {
+            return Err(io::Error::other("the transform has panicked before"));
+        }
+        let transform = transform.get_mut().unwrap_or_else(PoisonError::into_inner);
         match &self.input {
             Some(Lent { bytes, .. }) => {
                 *fed = fed.saturating_add(bytes.len());
@@ -128,6 +136,7 @@ impl Operation for Transforming {
     fn run(&mut self) -> Outcome {
         // A thread of the pool that dies of a panic would take the chain with it.
         let done = catch_unwind(AssertUnwindSafe(|| self.work()));
+        self.stream.broken |= done.is_err();
         let result = done.unwrap_or_else(|_| Err(io::Error::other("the transform has panicked")));
         self.failure = result.err();
         Ok(0)

@@ -8,6 +8,21 @@ use io_uring::squeue::Entry;
 use crate::operation::{Fd, Operation, Outcome, Step};
 use crate::ops::{Read, Write};
 
+/// Makes room for so many bytes in `buffer`, whose content is forgotten.
+///
+/// # Errors
+///
+/// `OutOfMemory`: the length may come from a file's metadata, which is not to end the program.
+pub(super) fn room(mut buffer: Vec<u8>, length: u64) -> io::Result<(Vec<u8>, usize)> {
+    buffer.clear();
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if buffer.try_reserve_exact(length).is_err() {
+        let text = format!("there is no memory to read {length} bytes at once into");
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+    }
+    Ok((buffer, length))
+}
+
 /// Reads up to a length or the end of the file.
 pub(super) struct ReadWhole {
     length: usize,
@@ -19,19 +34,14 @@ impl ReadWhole {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`: the length may come from a file's metadata, which is not to end the program.
+    /// As [`room`].
     pub(super) fn new(
         file: Fd,
         offset: u64,
         length: u64,
-        mut buffer: Vec<u8>,
+        buffer: Vec<u8>,
     ) -> io::Result<ReadWhole> {
-        buffer.clear();
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if buffer.try_reserve_exact(length).is_err() {
-            let text = format!("there is no memory to read {length} bytes at once into");
-            return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
-        }
+        let (buffer, length) = room(buffer, length)?;
         let read = Read::new(file, offset, buffer).up_to(length);
         read.check()?;
         Ok(ReadWhole { length, read })
