@@ -101,6 +101,24 @@ fn errno(error: &std::io::Error) -> i32 {
 }
 
 #[test]
+fn engine_that_leaves_its_queue_with_pieces_in_it_forgets_none_of_its_operations() {
+    on_each(|name, builder| {
+        let (listener, address) = listener(true);
+        let mut bench = Bench::new(builder);
+        let token = bench.submit(AcceptMany::new(listener), 7);
+        connect(address, 3);
+        // One at least lies in the queue, which nobody takes out.
+        bench.queue.wait(PATIENCE).unwrap();
+        let aio = bench.queue.detach(bench.id).unwrap();
+        let mut next = Bench::around(aio);
+        next.aio().cancel(token);
+        let ended = std::iter::repeat_with(|| next.next()).find(|done| !done.has_more()).unwrap();
+        assert!(ended.was_cancelled(), "{name}");
+        assert_eq!(next.aio().in_flight(), 0, "{name}");
+    });
+}
+
+#[test]
 fn one_accept_serves_every_client_once_and_leaves_no_descriptor() {
     for nonblocking in [true, false] {
         on_each(|name, builder| {

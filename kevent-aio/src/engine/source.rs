@@ -82,11 +82,13 @@ impl Source for Aio {
 
     fn detach(&mut self) {
         // What is in the queue goes with the queue.
-        let handed = |flight: &Flight| matches!(flight.stage, Stage::Handed);
-        let gone: Vec<_> =
-            self.flights.iter().filter(|(_, f)| handed(f)).map(|(token, _)| token).collect();
-        for token in gone {
-            self.flights.remove(token);
+        let tokens: Vec<_> = self.flights.iter().map(|(token, _)| token).collect();
+        for token in tokens {
+            match self.flights.get_mut(token) {
+                Some(Flight { stage: Stage::Handed, .. }) => drop(self.flights.remove(token)),
+                Some(Flight { pieces: Some(pieces), .. }) => pieces.handed = 0,
+                _ => {}
+            }
         }
         self.pool.set_waker(None);
         let Some(queue) = self.queue.take() else { return };
