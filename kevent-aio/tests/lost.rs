@@ -434,15 +434,15 @@ fn drop_and_finish(what: Dropped, bench: Bench, token: Token, release: Option<Re
     }
 }
 
-/// Drops `what` when the operation that `pick` makes is at `point`, and counts what is left.
+/// Drops `what` when the operation that `make` makes is at `point`, and counts what is left: `before` descriptors,
+/// from before the first of them, since a thread of the pool may still open and close what the last one was to.
 fn nothing_is_left(
-    name: &str,
-    builder: Builder,
+    before: usize,
+    (name, builder): (&str, Builder),
     point: Point,
     what: Dropped,
     make: impl FnOnce(&mut Watch) -> Case,
 ) {
-    let before = open_descriptors();
     let mut watch = Watch::default();
     let (kind, op, release) = make(&mut watch);
     let mut release = Some(release);
@@ -463,12 +463,13 @@ fn every_point(kinds: impl Fn(&Path, &mut Watch) -> Vec<Case>) {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let count = kinds(dir.path(), &mut Watch::default()).len();
+    let before = open_descriptors();
     for kind in 0..count {
         for point in POINTS {
             for what in DROPPED {
                 for (name, builder) in honest() {
                     let make = |watch: &mut Watch| kinds(dir.path(), watch).swap_remove(kind);
-                    nothing_is_left(name, builder.threads(2), point, what, make);
+                    nothing_is_left(before, (name, builder.threads(2)), point, what, make);
                 }
             }
         }
