@@ -2,7 +2,7 @@
 //! of the run. What they hold is known, so that every peer's reading can be checked.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -81,12 +81,21 @@ fn chill(file: &File, length: u64) -> Result<()> {
 /// Brings all of the file into the page cache, and checks that it is.
 fn warm(file: &File, length: u64) -> Result<()> {
     let wanted = length.div_ceil(BLOCK as u64);
-    if sys::cached_pages(file, length)? < wanted {
-        std::io::copy(&mut &*file, &mut std::io::sink())?;
-    }
-    match sys::cached_pages(file, length)? {
-        found if found >= wanted => Ok(()),
-        found => Err(format!("{found} of {wanted} pages stay in the page cache").into()),
+    let began = Instant::now();
+    loop {
+        match sys::cached_pages(file, length)? {
+            found if found >= wanted => return Ok(()),
+            // Some may leave again: what was to be cold a moment ago goes a little later.
+            _ if began.elapsed() < PATIENCE => {
+                let mut whole = file;
+                whole.rewind()?;
+                std::io::copy(&mut whole, &mut std::io::sink())?;
+            }
+            found => {
+                let text = format!("{found} of {wanted} pages stay in the page cache");
+                return Err(text.into());
+            }
+        }
     }
 }
 
