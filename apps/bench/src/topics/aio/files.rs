@@ -183,7 +183,8 @@ pub(super) fn page_aligned(count: usize) -> Result<Vec<Vec<u8>>> {
     let (mut aligned, mut others) = (Vec::new(), Vec::new());
     while aligned.len() < count {
         let memory: Vec<u8> = Vec::with_capacity(BLOCK);
-        let list = if memory.as_ptr().addr() % BLOCK == 0 { &mut aligned } else { &mut others };
+        let list =
+            if memory.as_ptr().addr().is_multiple_of(BLOCK) { &mut aligned } else { &mut others };
         list.push(memory);
         if others.len() > 1000 * count {
             return Err("the allocator has no memory that begins with a page".into());
