@@ -17,6 +17,7 @@ use kevent_aio::{
 };
 use kevent_core::Wait;
 
+use common::counted::{becomes, open_descriptors};
 use common::{Bench, honest};
 
 /// Bytes of the file that is copied, and of a piece.
@@ -25,19 +26,6 @@ const PIECE: u64 = 16_384;
 
 /// The step that defers the removal of the temporary file.
 const DEFER: usize = 3;
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Other descriptors may be closed a little later: by threads of the pool that end, by the kernel.
-fn becomes(wanted: usize, what: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while open_descriptors() != wanted {
-        assert!(Instant::now() < deadline, "{what}: {} open, not {wanted}", open_descriptors());
-        std::thread::yield_now();
-    }
-}
 
 /// `from` to the file of that number, which is kept open; by way of a temporary one.
 fn copy(root: &Fd, number: u64) -> Chain {
@@ -139,7 +127,7 @@ fn end_at_random(builder: Builder, seed: u64, lies: bool) -> u32 {
             ended += 1;
         }
     }
-    becomes(engine, "chains that ended");
+    becomes("chains that ended", engine, open_descriptors);
     // An engine that is dropped in the middle of it closes what they have opened.
     for number in 0..20 {
         bench.submit(copy(&root, number), number);
@@ -156,7 +144,7 @@ fn end_at_random(builder: Builder, seed: u64, lies: bool) -> u32 {
         std::thread::yield_now();
     }
     drop((root, dir));
-    becomes(nothing, "an engine that was dropped");
+    becomes("an engine that was dropped", nothing, open_descriptors);
     done
 }
 

@@ -13,10 +13,11 @@ use std::net::{self, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZero;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::counted::{alone, becomes, open_descriptors};
 use common::{Bench, PATIENCE, honest};
 use kevent_aio::{
     Accept, AcceptMany, Buffers, Builder, Chain, Close, Completion, Connect, Fallocate, Fd,
@@ -25,25 +26,6 @@ use kevent_aio::{
 };
 use kevent_core::testing::Dice;
 use kevent_core::{Queue, Token, Wait};
-
-/// Descriptors belong to the process: who counts them is alone.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Some are closed a little later: by threads of the pool that end, by the kernel.
-fn becomes(what: &str, wanted: usize, count: impl Fn() -> usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while count() != wanted {
-        assert!(Instant::now() < deadline, "{what}: {}, not {wanted}", count());
-        thread::yield_now();
-    }
-}
 
 /// How many accepts are cancelled, and how many clients connect meanwhile.
 const MANY: usize = 3000;

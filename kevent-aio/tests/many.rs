@@ -11,35 +11,17 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZero;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::counted::{alone, becomes, open_descriptors};
 use common::{Bench, PATIENCE, honest};
 use kevent_aio::{
     Accept, AcceptMany, Buffers, Builder, Completion, Fd, Memory, Op, Recv, RecvMany, Way,
 };
 use kevent_core::testing::Dice;
 use kevent_core::{Queue, Wait};
-
-/// Descriptors belong to the process: who counts them is alone.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Some are closed a little later: by threads of the pool that end, by the kernel.
-fn becomes(what: &str, wanted: usize, count: impl Fn() -> usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while count() != wanted {
-        assert!(Instant::now() < deadline, "{what}: {}, not {wanted}", count());
-        thread::yield_now();
-    }
-}
 
 /// On each backend, after which everything is closed.
 fn on_each(test: impl Fn(&str, Builder)) {

@@ -15,9 +15,9 @@ use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use common::counted::{becomes, open_descriptors};
 use common::{Bench, PATIENCE, honest};
 use kevent_aio::{
     Aio, Builder, Close, Completion, Fallocate, Fdatasync, Fsync, Op, Open, Read, ReadVectored,
@@ -327,10 +327,6 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
 /// KiB of memory that this process has in use.
 fn memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -358,10 +354,6 @@ fn random_operations_keep_what_they_promise_and_leave_nothing_behind() {
         // Dropped in the middle of it.
         (0..DEPTH).for_each(|_| soak.submit());
         drop(soak);
-        let deadline = Instant::now() + PATIENCE;
-        while open_descriptors() != descriptors {
-            assert!(Instant::now() < deadline, "{name}: {} are open", open_descriptors());
-            thread::yield_now();
-        }
+        becomes(name, descriptors, open_descriptors);
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its part.
 
+pub mod counted;
 pub mod files;
 
 use std::time::{Duration, Instant};
