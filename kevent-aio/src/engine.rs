@@ -2,38 +2,32 @@
 
 mod drain;
 mod groups;
+mod jobs;
+mod lines;
 mod pieces;
 mod source;
+mod turn;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kevent_core::{Due, Interest, PollSet, Table, Token, Trigger};
+use kevent_core::{PollSet, Table, Token};
 
-use crate::backend::pool::{Pool, Worked};
-use crate::backend::uring::{Pushed, Reaped, Uring};
-use crate::backend::{Done, Job};
+use crate::backend::Job;
+use crate::backend::pool::Pool;
+use crate::backend::uring::Uring;
 use crate::barriers::Barriers;
 use crate::completion::{Cancel, Started, SubmitError};
 use crate::flight::{Flight, Reason, Stage};
-use crate::meter::{Class, Meter};
+use crate::meter::Meter;
 use crate::operation::{Errno, Fd, Operation, Order, Outcome, Side, Step};
 use crate::ops::Op;
 use crate::recent::Recent;
 use crate::report::{Counters, Refusal, Report, Way};
-use crate::slice::Slice;
 use crate::sockets::Sockets;
-use crate::sys::file;
 use crate::ways::Ways;
-
-/// How often one turn submits what the completions of the last submission led to.
-const ROUNDS: usize = 16;
-
-/// When to try again what the kernel had no room for.
-const TRY_AGAIN: Duration = Duration::from_millis(1);
 
 /// Asynchronous I/O as a source of a queue.
 ///
@@ -376,34 +370,6 @@ impl Aio {
         token
     }
 
-    /// Whether others are to be done before.
-    fn has_to_wait(&mut self, token: Token, order: Order) -> bool {
-        match order {
-            Order::Free | Order::Write(_) => false,
-            Order::InLine(socket) => !self.sockets.join(socket, Side::Writing, token),
-            Order::AfterWrites(file) => {
-                let behind = self.writes_to(file);
-                let waits = !behind.is_empty();
-                if waits {
-                    self.barriers.insert(token, behind);
-                }
-                waits
-            }
-        }
-    }
-
-    /// The writes to a file that are in flight.
-    fn writes_to(&self, number: RawFd) -> Vec<Token> {
-        let identity = file::identity(number);
-        let is_same =
-            |other| other == number || identity.is_some() && file::identity(other) == identity;
-        let at_work = |flight: &Flight| !matches!(flight.stage, Stage::Done(..) | Stage::Handed);
-        let writes = self.flights.iter().filter(|(_, flight)| at_work(flight));
-        let writes = writes
-            .filter(|(_, flight)| matches!(flight.order, Order::Write(other) if is_same(other)));
-        writes.map(|(token, _)| token).collect()
-    }
-
     fn insert(&mut self, flight: Flight) -> Token {
         let deadline = flight.deadline;
         let token = self.flights.insert(flight);
@@ -461,85 +427,6 @@ impl Aio {
         }
     }
 
-    /// Hands a job to the ring if that works and has room, or to the pool.
-    fn run(&mut self, job: Job) {
-        let ring_works = self.ring.as_ref().is_some_and(Uring::works);
-        if ring_works && !self.backlog.is_empty() {
-            // Not before those who wait already.
-            return self.run_later(job);
-        }
-        self.push(job);
-    }
-
-    fn push(&mut self, job: Job) {
-        let token = job.token;
-        let Some(ring) = &mut self.ring else { return self.run_on_pool(job) };
-        match ring.push(job) {
-            Ok(Pushed::Yes) => self.put(token, Stage::OnRing),
-            Ok(Pushed::Full(job)) => self.run_later(job),
-            Ok(Pushed::Unable(job)) => self.run_on_pool(job),
-            Err((job, refusal)) => {
-                self.lose_ring(refusal);
-                self.run_instead(job);
-            }
-        }
-    }
-
-    fn run_later(&mut self, job: Job) {
-        self.backlog.push_back(job.token);
-        self.put(job.token, Stage::Backlog(job.op));
-    }
-
-    /// What waits for a socket holds no thread: there may be a thousand of it.
-    fn run_on_pool(&mut self, job: Job) {
-        let token = job.token;
-        if let Some(side) = job.op.waits_for() {
-            return self.arm(token, job.op, side);
-        }
-        self.put(token, Stage::OnPool);
-        match self.pool.start(job) {
-            Ok(()) => self.on_pool += 1,
-            // The step fails, not the engine.
-            Err((job, error)) => self.complete(job, Err(Errno::from(error)), Way::Pool),
-        }
-    }
-
-    /// Has the pool do what the ring did not, unless it is to end now anyway.
-    fn run_instead(&mut self, job: Job) {
-        if self.flights.get(job.token).is_some_and(|flight| flight.end.is_some()) {
-            return self.go_on(job.token, job.op, Step::Run);
-        }
-        self.counters.fallbacks += 1;
-        self.run_on_pool(job);
-    }
-
-    /// The ring takes nothing any more: from now on the pool does everything. What the kernel has taken
-    /// still comes in.
-    fn lose_ring(&mut self, refusal: Refusal) {
-        self.refusal = Some(refusal);
-        let jobs = self.ring.as_mut().map(Uring::take_back).unwrap_or_default();
-        for job in jobs {
-            self.run_instead(job);
-        }
-    }
-
-    /// Moves what waits for room to the ring, as far as there is room.
-    fn refill(&mut self) {
-        for _ in 0..self.backlog.len() {
-            let full = self.ring.as_ref().is_some_and(|ring| ring.works() && ring.is_full());
-            if full {
-                return;
-            }
-            let Some(token) = self.backlog.pop_front() else { return };
-            let Some(flight) = self.flights.get_mut(token) else { continue };
-            if !matches!(flight.stage, Stage::Backlog(_)) {
-                continue;
-            }
-            let Some(op) = flight.take_waiting() else { continue };
-            self.push(Job { token, op });
-        }
-    }
-
     /// A step was done by `way`.
     fn complete(&mut self, mut job: Job, outcome: Outcome, way: Way) {
         let Some(flight) = self.flights.get_mut(job.token) else { return };
@@ -553,58 +440,6 @@ impl Aio {
             job.op.complete(outcome)
         };
         self.go_on(job.token, job.op, step);
-    }
-
-    /// Waits until the operation's socket is ready.
-    fn arm(&mut self, token: Token, mut op: Box<Op>, side: Side) {
-        match self.wait_in_line(token, &op, side) {
-            Ok(()) => self.put(token, Stage::Armed(op)),
-            Err(error) => {
-                self.stop_waiting(token, &op);
-                let step = op.abort(error);
-                match step {
-                    Step::Writable => {
-                        let error = io::Error::from_raw_os_error(libc::EIO);
-                        self.finish(token, op, Err(error));
-                    }
-                    step => self.go_on(token, op, step),
-                }
-            }
-        }
-    }
-
-    /// Only the first in a line waits for the socket, and the others wait for him. Who reads joins the
-    /// line here, when there is nothing to read; so does a step of a chain.
-    fn wait_in_line(&mut self, token: Token, op: &Op, side: Side) -> io::Result<()> {
-        let Some(socket) = op.waits_at(side) else {
-            return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
-        };
-        let Some(flight) = self.flights.get_mut(token) else { return Ok(()) };
-        let own = op.socket_at(side).is_some_and(|own| own.as_raw_fd() == socket.as_raw_fd());
-        let place = if own { &mut flight.line } else { &mut flight.waits };
-        if place.replace(side).is_none() && !self.sockets.join(socket.as_raw_fd(), side, token) {
-            return Ok(());
-        }
-        self.sockets.arm(socket, side)?;
-        self.poll_sockets()
-    }
-
-    /// Takes an operation out of the line in which one of its steps has waited, before it goes on: that step may
-    /// be its last with the socket, and the next one close that.
-    fn stop_waiting(&mut self, token: Token, op: &Op) {
-        let side = self.flights.get_mut(token).and_then(|flight| flight.waits.take());
-        let Some((side, socket)) = side.and_then(|side| Some((side, op.waits_at(side)?))) else {
-            return;
-        };
-        let next = self.sockets.leave(socket, side, token);
-        if next.is_none() {
-            return;
-        }
-        // Told of what is left there, if anything is; sent to look at once, they would all come, one after another.
-        match self.sockets.arm(socket, side) {
-            Ok(()) => self.sockets_ready = true,
-            Err(_) => self.runnable.extend(next),
-        }
     }
 
     /// An operation has its result.
@@ -681,125 +516,6 @@ impl Aio {
             _ => {}
         }
         Cancel::Requested
-    }
-
-    /// Goes on with what can go on: what the ring has done, what the pool has done, and who has only
-    /// waited for his turn. One of each at a time: any of the three may never run out.
-    fn go_round(&mut self, slice: &mut Slice) -> io::Result<()> {
-        while !slice.is_over {
-            if std::mem::take(&mut self.sockets_ready) {
-                self.sockets.look(&mut self.runnable)?;
-            }
-            let reaped = self.reap_ring() | self.reap_pool();
-            let resumed = self.resume() || self.wake();
-            if !reaped && !resumed {
-                break;
-            }
-            slice.pass(!resumed, || self.now());
-        }
-        Ok(())
-    }
-
-    /// Goes on with an operation that the ring has done; `false` when there is none.
-    fn reap_ring(&mut self) -> bool {
-        match self.ring.as_mut().and_then(Uring::reap) {
-            Some(Reaped::Done(Done { job, outcome }, since)) => {
-                self.counters.ring += 1;
-                self.meter.by_ring(Class::of(&job.op), since);
-                self.complete(job, outcome, Way::Ring);
-            }
-            Some(Reaped::Undone(job)) => self.run_instead(job),
-            Some(Reaped::More(token, piece)) => self.brought(token, piece),
-            None => return false,
-        }
-        true
-    }
-
-    /// Goes on with an operation that the pool has done; `false` when there is none.
-    fn reap_pool(&mut self) -> bool {
-        if self.on_pool == 0 {
-            return false;
-        }
-        let Some(Worked { done, waited, took }) = self.pool.reap() else { return false };
-        let Done { job, outcome } = done;
-        self.on_pool -= 1;
-        self.counters.pool += 1;
-        self.meter.by_pool(Class::of(&job.op), waited, took);
-        self.complete(job, outcome, Way::Pool);
-        true
-    }
-
-    /// Advances an operation whose turn has come; `false` when there is none.
-    fn resume(&mut self) -> bool {
-        while let Some(token) = self.runnable.pop_front() {
-            let Some(flight) = self.flights.get_mut(token) else { continue };
-            if !matches!(flight.stage, Stage::InLine(_) | Stage::Armed(_)) {
-                continue;
-            }
-            let is_new = matches!(flight.stage, Stage::InLine(_));
-            let Some(mut op) = flight.take_waiting() else { continue };
-            self.stop_waiting(token, &op);
-            if is_new {
-                op.recall(&self.recent);
-            }
-            let step = op.advance();
-            self.go_on(token, op, step);
-            return true;
-        }
-        false
-    }
-
-    /// Submits what is batched, collects what is done, and again as long as one leads to the other and
-    /// time is left. Says when to come back although nothing wakes the queue.
-    fn turn(&mut self) -> io::Result<Due> {
-        let mut slice = Slice::default();
-        let due = self.rounds(&mut slice)?;
-        // There may be more where the slice ended, and what `refill` has set free.
-        Ok(if slice.is_over || !self.runnable.is_empty() { Due::At(self.now()) } else { due })
-    }
-
-    fn rounds(&mut self, slice: &mut Slice) -> io::Result<Due> {
-        for _ in 0..ROUNDS {
-            self.go_round(slice)?;
-            self.refill();
-            let Some(ring) = self.ring.as_mut().filter(|ring| ring.has_unsubmitted()) else {
-                return Ok(Due::OnWake);
-            };
-            match ring.submit() {
-                Ok(()) if ring.has_unsubmitted() => {
-                    return Ok(Due::At(self.now() + TRY_AGAIN));
-                }
-                Ok(()) => {}
-                Err(refusal) => self.lose_ring(refusal),
-            }
-        }
-        Ok(Due::At(self.now()))
-    }
-
-    /// Ends what is past its deadline.
-    fn expire(&mut self) {
-        if self.deadlines.is_empty() {
-            return;
-        }
-        let now = self.now();
-        while let Some(&(deadline, token)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop_first();
-            self.end(token, Reason::Late);
-        }
-    }
-
-    /// Puts the set of the sockets into that of the queue, once both are there.
-    fn poll_sockets(&mut self) -> io::Result<()> {
-        if let (false, Some(queue), Some(set)) =
-            (self.sockets_polled, &self.queue, self.sockets.set())
-        {
-            queue.add(set, source::sockets_key(), Interest::READABLE, Trigger::Level)?;
-            self.sockets_polled = true;
-        }
-        Ok(())
     }
 
     fn put(&mut self, token: Token, stage: Stage) {

@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::{Aio, TRY_AGAIN};
+use super::Aio;
+use super::turn::TRY_AGAIN;
 use crate::completion::Abandoned;
 use crate::flight::{Flight, Reason, Stage};
 use crate::sys::epoll::wait_readable;
