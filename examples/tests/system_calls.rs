@@ -306,8 +306,10 @@ fn ready_descriptors_come_many_by_one_call() {
 #[test]
 fn hot_read_is_one_call() {
     let Some(calls) = calls_of("read") else { return };
-    only(&calls, &["preadv2", "epoll"]);
+    only(&calls, &["preadv2", "epoll", "fcntl"]);
     assert_eq!(count(&calls, "preadv2"), TIMES);
+    // Once: is the file open with O_DIRECT?
+    assert_eq!(count(&calls, "fcntl"), 1);
     // Tracing makes each turn long, so the kernel is looked at after few of them.
     assert!(count(&calls, "epoll") <= TIMES / 2 + LOOK);
 }
