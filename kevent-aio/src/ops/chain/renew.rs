@@ -58,14 +58,13 @@ impl Chain {
             let text = format!("step {at} ({name}) is done once: build another chain");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        for (at, step) in self.steps.iter_mut().enumerate() {
+        for step in &mut self.steps {
             step.report = StepReport::new(step.report.name);
-            match (&mut step.given, &step.work) {
-                // Its own bytes, which it is to write again.
-                (Given::Data(_), Work::Write { data, .. }) if data.index == at => {}
-                (Given::Data(data), _) => data.clear(),
-                (Given::File(file), _) => file.fd = None,
-                (given, _) => *given = Given::Nothing,
+            match &mut step.given {
+                // Bytes of its own, which it is to write again; or memory to use again, which nobody sees before.
+                Given::Data(_) => {}
+                Given::File(file) => file.fd = None,
+                given => *given = Given::Nothing,
             }
         }
         self.variables.clone_from(&self.run.starts);
